@@ -81,6 +81,7 @@ class Loader:
     def batches(self, epoch:int=0, start:int=0):
         "The epoch's batches from the `start`-th on."
         self.dataset.epoch = epoch
-        return DataLoader(self.dataset, batch_sampler=self._plan(epoch)[start:], collate_fn=pad_collate, num_workers=self.workers)
+        return DataLoader(self.dataset, batch_sampler=self._plan(epoch)[start:], collate_fn=pad_collate, num_workers=self.workers,
+                          generator=torch.Generator())   # its own: the global one is dropout's, and looking at data must not move it
 
     def __iter__(self): return iter(self.batches())

@@ -115,7 +115,7 @@ DIAGNOSES = {                                         # code: (group, what marks
     '284470004': ('ectopy', 'premature atrial contractions: early, another P, narrow QRS, incomplete pause'),
     '427172004': ('ectopy', 'premature ventricular contractions: early, no P, wide, compensatory pause'),
     '59118001': ('qrs', "right bundle branch block: QRS over 120 ms, rsR' in V1, wide S in I and V6"),
-    '164909002': ('qrs', 'left bundle branch block: QRS over 120 ms, notched R in I and V6, deep S in V1, discordant T'),
+    '164909002': ('qrs', 'left bundle branch block: QRS over 120 ms, notched R in V6, deep S in V1'),
     '39732003': ('axis', 'left axis deviation: I up, II and aVF down'),
     '47665007': ('axis', 'right axis deviation: I down, aVF up'),
     '251146004': ('voltage', 'low QRS voltage: under 0.5 mV in the limb leads and under 1 mV in the chest leads'),
@@ -229,7 +229,8 @@ def beat_shape(rng, codes:Sequence[str], a:Anatomy, rr:float)->dict:
     if has(STE): st = rng.uniform(1., 1.9)*np.array([(.10, .0, -.20), (-.04, .22, .07)][rng.integers(2)])
     p = to_axis(P_WAVE, a.p_axis, a.lead8)*[1, 1, *[a.p_size]*3]
     pvc = QRS[('pvc_left', 'pvc_right')[rng.integers(2)]]
-    pvc = pvc*[1, 1, *[rng.uniform(1.7, 2.4)/qrs_size(pvc, a.lead8)[0]]*3]
+    limb, chest = qrs_size(pvc, a.lead8)
+    pvc = pvc*[1, 1, *[min(rng.uniform(1.7, 2.4)/limb, 2.8/chest)]*3]
     return dict(p=p, qrs=qrs, t=t, st=plateau(st, max(t_peak-.07, .11)), onset=onset, t_peak=t_peak,
                 early_p=p*[.8, .85, .5, rng.choice([-.9, 1.5]), 1.3], pvc=pvc, pvc_t=discordant(pvc, .25))
 

@@ -9,7 +9,7 @@ __all__ = ['TrainConfig', 'lr_at', 'Interrupted', 'stop_flag', 'save_checkpoint'
 
 # %% ../nbs/10_train.ipynb #3938ac8d
 import json, math, signal, threading, time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -95,10 +95,13 @@ class Trainer:
         self.opt = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         self.epoch, self.step, self.sums, self.history, self.rejected, self.best = 0, 0, [0., 0], [], {}, None
 
-    def fit(self, resume:bool=False): # go on from the checkpoint in `folder`
+    def fit(self,
+            resume:bool=False, # go on from the checkpoint in `folder`
+            stopped=None,      # asked after every step whether to stop; None: SIGINT and SIGTERM stop
+           ):
         "Train to the end or until interrupted (`Interrupted`); leaves the best epoch's weights in the model."
         if resume: self._load()
-        with stop_flag() as stopped:
+        with stop_flag() if stopped is None else nullcontext(stopped) as stopped:
             self._saved = time.time()
             while self.epoch < self.config.epochs and not self._stale():
                 self._train_epoch(stopped)
