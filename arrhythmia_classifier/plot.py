@@ -44,7 +44,8 @@ def panels(duration:float,         # of the record, seconds
     if layout is None: layout = '3x4' if left >= (seconds or 10) - .05 and tuple(leads) == LEADS else 'stack'
     span = min(left, seconds or (10 if layout == '3x4' else left))
     if layout == 'stack': return [Panel(l, 0, (len(leads)-1-i)*ROW, start, start+span) for i, l in enumerate(leads)]
-    grid = [Panel(l, c*span/4*MM_S, (3-r)*ROW, start + c*span/4, start + (c+1)*span/4) for r, row in enumerate(GRID3X4) for c, l in enumerate(row)]
+    grid = [Panel(l, c*span/4*MM_S, (3-r)*ROW, start + c*span/4, start + (c+1)*span/4)
+            for r, row in enumerate(GRID3X4) for c, l in enumerate(row)]
     return grid + [Panel('II', 0, 0, start, start+span)]
 
 # %% ../nbs/02a_plot.ipynb #a56977ec
@@ -56,7 +57,8 @@ def _paper(ax, x0, y0, x1, y1, small=True): # draws the grid
         ax.add_collection(LineCollection(lines, colors=colour, linewidths=width, antialiased=False, zorder=0), autolim=False)
 
 def _header(r, panel_span): # the two lines of text over the page
-    who = [f'{r.age:g} y' if r.age is not None else '', r.sex or '', f'{r.fs:g} Hz', f'{panel_span:g} s' + f' of {r.duration:g} s'*(panel_span < r.duration - .05), '25 mm/s  10 mm/mV']
+    who = [f'{r.age:g} y' if r.age is not None else '', r.sex or '', f'{r.fs:g} Hz',
+           f'{panel_span:g} s' + f' of {r.duration:g} s'*(panel_span < r.duration - .05), '25 mm/s  10 mm/mV']
     return f'{r.record_id}   ' + '  '.join(w for w in who if w), ', '.join(name_of(c) for c in r.codes)
 
 # %% ../nbs/02a_plot.ipynb #f220b168
@@ -84,19 +86,23 @@ def plot_ecg(record:Record,
         i, there = LEADS.index(p.lead), record.lead_mask[LEADS.index(p.lead)]
         k = np.arange(int(np.ceil(p.t0*record.fs - 1e-6)), min(int(np.ceil(p.t1*record.fs - 1e-6)) + 1, record.signal.shape[1]))
         if there: traces.append(np.c_[p.mm(k/record.fs), p.y + MM_MV*record.signal[i, k]])
-        ax.text(p.x + 1, p.y + ROW/2 - 3.5, p.lead if there else f'{p.lead} not recorded', fontsize=8, color='#222222' if there else '#a33333', weight='bold', zorder=4)
+        ax.text(p.x + 1, p.y + ROW/2 - 3.5, p.lead if there else f'{p.lead} not recorded', fontsize=8,
+                color='#222222' if there else '#a33333', weight='bold', zorder=4)
     marks = [np.array([(p.x, p.y - 4), (p.x, p.y + 4)]) for p in ps if p.x > 0]
     starts = [pulse + (0, p.y) for p in ps if p.x == 0]
     ax.add_collection(LineCollection(starts + marks, colors='#222222', linewidths=.7, zorder=2, label='calibration'), autolim=False)
-    ax.add_collection(LineCollection(traces, colors='#101030', linewidths=.8, zorder=3, label='traces', capstyle='round', joinstyle='round'), autolim=False)
+    ax.add_collection(LineCollection(traces, colors='#101030', linewidths=.8, zorder=3, label='traces',
+                                     capstyle='round', joinstyle='round'), autolim=False)
     head, findings = (title, '') if title is not None else _header(record, ps[-1].t1 - ps[-1].t0)
-    ax.text(-8, y1 - 4.5, head, fontsize=8, zorder=4, clip_on=True); ax.text(-8, y1 - 9, findings, fontsize=8, weight='bold', zorder=4, clip_on=True)
+    ax.text(-8, y1 - 4.5, head, fontsize=8, zorder=4, clip_on=True)
+    ax.text(-8, y1 - 9, findings, fontsize=8, weight='bold', zorder=4, clip_on=True)
     ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect='equal'); ax.axis('off')
     return ax
 
 def _shade(ax, ps, times, weights): # the weights as a strip of colour behind each panel
     times, w = np.asarray(times, float), np.asarray(weights, float)
-    if times.shape != w.shape or times.ndim != 1 or not len(w): raise BadArgument('overlay', 'two equally long lists: times in s, and weights', (times.shape, w.shape))
+    if times.shape != w.shape or times.ndim != 1 or not len(w):
+        raise BadArgument('overlay', 'two equally long lists: times in s, and weights', (times.shape, w.shape))
     w = np.clip(w/max(w.max(), 1e-12), 0, 1)
     for p in ps:
         t = np.linspace(p.t0, p.t1, max(int((p.t1-p.t0)*50), 2))

@@ -34,7 +34,8 @@ def wave(*rows): return np.array(rows, float)
 P_WAVE = wave((-.018, .018, .025, .085, -.055), (.016, .020, .095, .060, .035))
 T_WAVE = wave((-.040, .046, .14, .125, -.075), (.006, .034, .16, .135, -.10))
 QRS = dict(
-    normal=wave((-.026, .0085, -.14, -.03, -.30), (-.002, .0100, 1., .85, .12), (.016, .0095, .45, .25, .75), (.034, .0085, -.10, -.14, .20)),
+    normal=wave((-.026, .0085, -.14, -.03, -.30), (-.002, .0100, 1., .85, .12),
+                (.016, .0095, .45, .25, .75), (.034, .0085, -.10, -.14, .20)),
     lbbb=wave((-.032, .017, .75, .35, .55), (.004, .015, .45, .20, .95), (.034, .017, .85, .30, .65)),
     paced=wave((-.034, .018, .15, -.70, .40), (.004, .020, .30, -.80, .85), (.042, .022, .25, -.55, .55)),
     pvc_left=wave((-.040, .024, -.35, -.65, -.75), (.012, .026, -.95, -.75, -.70), (.060, .026, -.50, -.25, .15)),
@@ -141,7 +142,7 @@ def check_codes(codes:Sequence[str] # SNOMED-CT codes
     return codes
 
 # %% ../nbs/03_synth.ipynb #2bfd8df0
-RATES = {SR: (63, 96), SB: (40, 56), STACH: (105, 145), SA: (60, 88), AF: (65, 140), PACED: (60, 80)}
+RATES = {SR: (62, 97), SB: (40, 58), STACH: (103, 145), SA: (60, 88), AF: (65, 140), PACED: (60, 80)}
 
 def sinus_times(rng, rate:float, seconds:float, swing:float=.015, breath:float=.25)->np.ndarray:
     "R-peak times from before the record's start until after its end, seconds."
@@ -239,9 +240,9 @@ def noise(rng, n:int, fs:float, breath:float, mains:float, level:float=1.)->np.n
     "Wander, muscle noise and hum in the eight independent leads, `(8, n)` mV."
     t = np.arange(n)/fs
     f = np.array([rng.uniform(.05, .15), breath, rng.uniform(.3, .5)])[:, None]
-    wander = rng.normal(0, rng.uniform(.02, .09), (8, 3))*[1, 1, .3] @ np.sin(2*np.pi*f*t + rng.uniform(0, 2*np.pi, (3, 1)))
+    wander = rng.normal(0, rng.uniform(.02, .12), (8, 3))*[1, 1, .3] @ np.sin(2*np.pi*f*t + rng.uniform(0, 2*np.pi, (3, 1)))
     hum = rng.normal(0, .005, (8, 1))*rng.integers(2)*(mains < .45*fs)*np.sin(2*np.pi*mains*t + rng.uniform(0, 2*np.pi))
-    muscle_mv = rng.uniform(.006, .02)*rng.uniform(.6, 1.5, (8, 1))*np.sqrt(min(fs, 500)/500)
+    muscle_mv = rng.uniform(.006, .03)*rng.uniform(.5, 1.5, (8, 1))*np.sqrt(min(fs, 500)/500)
     return level*(wander + hum + muscle_mv*rng.standard_normal((8, n), np.float32))
 
 # %% ../nbs/03_synth.ipynb #7d467ea1
@@ -331,7 +332,8 @@ def synth_records(n:int,             # how many
         rng = np.random.default_rng([seed, 1, i])
         codes, span = draw_codes(rng), np.atleast_1d(seconds)
         long = float(rng.choice(lengths)) if lengths is not None else round(rng.uniform(span[0], span[-1]), 2)
-        yield synth_record(codes, f'R{i+1:05d}', fs, long, seed=(seed, 2, i), patient=(seed, 3, patient), patient_id=f'P{patient:04d}', **kw)
+        yield synth_record(codes, f'R{i+1:05d}', fs, long, seed=(seed, 2, i),
+                           patient=(seed, 3, patient), patient_id=f'P{patient:04d}', **kw)
 
 # %% ../nbs/03_synth.ipynb #59972b52
 def write_synth(folder,           # made if it isn't there
