@@ -6,12 +6,12 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/dataset.html.md"""
 
 # %% auto #0
 __all__ = ['Rejected', 'Entry', 'read_patients', 'scan', 'Sample', 'ECGDataset', 'random_crop', 'WFDBDataset', 'RecordDataset',
-           'Augment', 'split_by_patient']
+           'stream_records', 'Augment', 'split_by_patient']
 
 # %% ../nbs/04_dataset.ipynb #eebb3cdd
 import csv, hashlib, re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,6 +134,16 @@ class RecordDataset(ECGDataset):
         super().__init__(entries, vocab or vocabulary_of(e.codes for e in entries)[0], fs, **kw)
 
     def load(self, i): return self.records[i]
+
+# %% ../nbs/04_dataset.ipynb #0f69e4be
+def stream_records(path:str|Path # a folder of WFDB records, or one record
+                  ):             # yields `Record`s, and `Rejected`s for those that can't be read
+    "Read records one after the other; memory holds one."
+    path = Path(path); patients = read_patients(path if path.is_dir() else path.parent)
+    for p in find_records(path):
+        try: r = read_record(p)
+        except BadRecord as e: yield Rejected(p.stem, e.reason, e.detail); continue
+        yield replace(r, patient_id=r.patient_id or patients.get(r.record_id) or patients.get(_number(r.record_id)))
 
 # %% ../nbs/04_dataset.ipynb #504f062b
 @dataclass(frozen=True)

@@ -118,15 +118,15 @@ def sigmoid(z):
 
 class Calibration:
     "Per-class Platt scaling: `fit` on validation logits, then call on logits to get probabilities."
-    def __init__(self, prior:float=1.): self.prior = prior # weight of the prior `scale=1, bias=0`, in records
+    def __init__(self, prior:float=1.): self.prior = prior # weight of the prior `scale=1`, in records; a hundredth of it on `bias=0`
 
     def fit(self, logits, y): # `(N, C)` each
         z, y = np.asarray(logits, float), np.asarray(y, float)
         a, b = np.ones(z.shape[1]), np.zeros(z.shape[1])
         for _ in range(100):
             p = sigmoid(a*z + b); v = p*(1 - p)
-            ga, gb = ((p - y)*z).sum(0) + self.prior*(a - 1), (p - y).sum(0) + self.prior*b
-            haa, hab, hbb = (v*z*z).sum(0) + self.prior, (v*z).sum(0), v.sum(0) + self.prior
+            ga, gb = ((p - y)*z).sum(0) + self.prior*(a - 1), (p - y).sum(0) + self.prior*b/100
+            haa, hab, hbb = (v*z*z).sum(0) + self.prior, (v*z).sum(0), v.sum(0) + self.prior/100
             det = haa*hbb - hab**2
             da, db = (hbb*ga - hab*gb)/det, (haa*gb - hab*ga)/det
             size = np.maximum(1, np.hypot(da, db)); a, b = a - da/size, b - db/size

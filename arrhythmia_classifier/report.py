@@ -7,8 +7,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/report.html.md"""
 # %% auto #0
 __all__ = ['COLOURS', 'Html', 'escape', 'join', 'table', 'listing', 'paragraph', 'picture', 'figure', 'section', 'page',
            'write_report', 'file_links', 'interval', 'class_table', 'curves', 'plot_roc', 'plot_pr', 'plot_reliability',
-           'plot_classes', 'plot_history', 'worst', 'evaluation', 'model_card', 'predictions_table', 'commands',
-           'demo_page']
+           'plot_classes', 'plot_history', 'worst', 'model_card', 'predictions_table', 'commands', 'demo_page']
 
 # %% ../nbs/18_report.ipynb #fc43fd8d
 import base64, html, io, os
@@ -49,7 +48,7 @@ def table(head,        # names of the columns
         number = lambda v: ' class="n"' if isinstance(v, (int, float, np.number)) or str(v)[:1].isdigit() else ""
         return Html(f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td{number(v)}>{escape(v)}</td>" for v in rest) + "</tr>")
     label = html.escape(caption, quote=True)
-    return Html(f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table><caption>{escape(caption)}</caption>'
+    return Html(f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table><caption><span>{escape(caption)}</span></caption>'
                 f"<thead><tr>{top}</tr></thead><tbody>{join(map(line, rows))}</tbody></table></div>")
 
 def listing(items:dict # term -> value
@@ -95,7 +94,7 @@ def _style():
 h1{font-size:1.7rem;line-height:1.25;margin:.6rem 0}h2{font-size:1.25rem;margin:2.4rem 0 .6rem;padding-top:.6rem;border-top:1px solid var(--line)}
 a{color:var(--link)}p,dd,li,caption,td,th{overflow-wrap:anywhere}.lead,caption,figcaption,footer{color:var(--quiet)}
 nav ul{list-style:none;display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;padding:0}nav a{display:inline-block;padding:.25rem 0}
-.wide{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem;min-width:100%}caption{text-align:left;padding:.3rem 0}
+.wide{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem;min-width:100%}caption{text-align:left;padding:.3rem 0}caption span{display:block;max-width:min(59rem,calc(100vw - 2.6rem))}small{display:block;color:var(--quiet)}
 th,td{padding:.35rem .6rem;text-align:left;border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:normal}thead th{white-space:nowrap;background:var(--card)}td.n{white-space:nowrap;font-variant-numeric:tabular-nums}
 figure{margin:1rem 0}img{max-width:100%;height:auto;background:#fff;border:1px solid var(--line);border-radius:6px;padding:.4rem}figcaption{font-size:.9rem}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr));gap:.8rem;margin:1rem 0;padding:0;list-style:none}.tiles li{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.7rem .9rem}.tiles b{display:block;font-size:1.5rem;line-height:1.3}.tiles span{display:block;font-size:.85rem;color:var(--quiet)}
@@ -148,14 +147,18 @@ def interval(row:dict, # a class, or the macro mean, of `evaluate`
     low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
     return f"{row[key]:.3f}" + (f" ({low:.3f} to {high:.3f})" if low is not None and high is not None else "")
 
+def _cell(row, key): # the value, and its interval under it
+    value, _, between = interval(row, key).partition(" ")
+    return Html(f"{value}<small>{between.strip('()')}</small>" if between else value)
+
 _columns = dict(auc="ROC-AUC", ap="PR-AUC", f1="F1", sensitivity="Sensitivity", specificity="Specificity")
 
 def class_table(metrics:dict # of `metrics.evaluate`
                )->Html:
     "Every class with its intervals, and the macro mean."
-    rows = [[c["name"], c["n_positive"], c["prevalence"], *[interval(c, k) for k in _columns], c["threshold"]] for c in metrics["classes"]]
-    if metrics["macro"]: rows.append(["Mean of the scored classes", None, None, *[interval(metrics["macro"], k) for k in _columns], None])
-    caption = (f"{metrics['n_records']} records of {metrics['n_groups']} patients; in brackets the {metrics['level']:.0%} interval by bootstrap over patients "
+    rows = [[c["name"], c["n_positive"], c["prevalence"], *[_cell(c, k) for k in _columns], c["threshold"]] for c in metrics["classes"]]
+    if metrics["macro"]: rows.append(["Mean of the scored classes", None, None, *[_cell(metrics["macro"], k) for k in _columns], None])
+    caption = (f"{metrics['n_records']} records of {metrics['n_groups']} patients; under each number the {metrics['level']:.0%} interval by bootstrap over patients "
                f"({metrics['n_boot']} resamples).")
     if metrics["skipped"]: caption += " Not scored, for want of positives or negatives: " + ", ".join(map(name_of, metrics["skipped"])) + "."
     return table(["Finding", "Positive", "Prevalence", *_columns.values(), "Threshold"], rows, caption)
@@ -258,7 +261,7 @@ def evaluation(metrics:dict,       # of `metrics.evaluate` on test records
                history=None,       # rows of `Trainer.history`
               )->list:             # of sections
     "The sections that say how good the classifier is; what isn't given is left out."
-    m, tile = metrics["macro"], lambda k: Html(f"<li><span>{escape(_columns[k])}</span><b>{escape(m.get(k))}</b><span>{escape(interval(m, k)[5:].strip(' ()') or 'no interval')}</span></li>")
+    m, tile = metrics["macro"], lambda k: Html(f"<li><span>{escape(_columns[k])}</span><b>{escape(m.get(k))}</b><span>{escape(interval(m, k).partition(" ")[2].strip("()") or "no interval")}</span></li>")
     scores = [Html(f'<ul class="tiles">{join(tile(k) for k in _columns)}</ul>')] if m else []
     scores += [class_table(metrics)]
     if m: scores.append(figure(plot_classes(metrics), "ROC-AUC of every finding with its interval; the numbers stand in the table above"))
