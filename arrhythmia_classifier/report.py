@@ -7,7 +7,8 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/report.html.md"""
 # %% auto #0
 __all__ = ['COLOURS', 'Html', 'escape', 'join', 'table', 'listing', 'paragraph', 'picture', 'figure', 'section', 'page',
            'write_report', 'file_links', 'interval', 'class_table', 'curves', 'plot_roc', 'plot_pr', 'plot_reliability',
-           'plot_classes', 'plot_history', 'worst', 'model_card', 'predictions_table', 'commands', 'demo_page']
+           'plot_classes', 'plot_history', 'worst', 'evaluation', 'model_card', 'predictions_table', 'commands',
+           'demo_page']
 
 # %% ../nbs/18_report.ipynb #fc43fd8d
 import base64, html, io, os
@@ -253,6 +254,10 @@ def worst(y, p, vocab:Vocabulary, ids, # truth and probabilities `(N, C)`, recor
     return table(["Record", "Finding", "Label says", "Probability"], rows, "The boldest mistakes: look at these records, and at their labels, first.")
 
 # %% ../nbs/18_report.ipynb #f2179837
+def _tile(row, key): # a number that is seen at once
+    value, _, between = interval(row, key).partition(" ")
+    return Html(f"<li><span>{_columns[key]}</span><b>{value}</b><span>{between.strip('()') or 'no interval'}</span></li>")
+
 def evaluation(metrics:dict,       # of `metrics.evaluate` on test records
                y=None, p=None,     # their truth and calibrated probabilities `(N, C)`
                vocab:Vocabulary=None,
@@ -261,8 +266,8 @@ def evaluation(metrics:dict,       # of `metrics.evaluate` on test records
                history=None,       # rows of `Trainer.history`
               )->list:             # of sections
     "The sections that say how good the classifier is; what isn't given is left out."
-    m, tile = metrics["macro"], lambda k: Html(f"<li><span>{escape(_columns[k])}</span><b>{escape(m.get(k))}</b><span>{escape(interval(m, k).partition(" ")[2].strip("()") or "no interval")}</span></li>")
-    scores = [Html(f'<ul class="tiles">{join(tile(k) for k in _columns)}</ul>')] if m else []
+    m = metrics["macro"]
+    scores = [Html(f'<ul class="tiles">{join(_tile(m, k) for k in _columns)}</ul>')] if m else []
     scores += [class_table(metrics)]
     if m: scores.append(figure(plot_classes(metrics), "ROC-AUC of every finding with its interval; the numbers stand in the table above"))
     out = [section("How good it is", paragraph("Mean of the findings on test records that nothing was chosen on, with the interval under each number."), *scores)]
