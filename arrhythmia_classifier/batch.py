@@ -80,15 +80,17 @@ def record_to_row(r:Record)->dict: # values for the columns of `RECORDS`
                 n_samples=r.signal.shape[1], signal=encode_signal(r.signal[stored], uv), uv_per_lsb=uv, labels=list(r.codes) or None,
                 source=str(r.source), ingested_at=utc_now(), reason=None, detail=None)
 
-def rejected_to_row(r:Rejected)->dict: # values for the columns of `RECORDS`
+def rejected_to_row(r:Rejected,
+                    source:str="", # where it lay
+                   )->dict:        # values for the columns of `RECORDS`
     "The row of a recording that could not be read: an id, a reason, no signal."
-    return dict(record_id=r.record_id, leads=[], n_samples=0, source=str(getattr(r, "source", "")), ingested_at=utc_now(),
-                reason=r.reason, detail=r.detail)
+    return dict(record_id=r.record_id, leads=[], n_samples=0, source=source, ingested_at=utc_now(), reason=r.reason, detail=r.detail)
 
-def records_to_batch(records # of `Record`s and `Rejected`s
+def records_to_batch(records # of `Record`s, `Rejected`s, or rows that are ready
                     )->pa.RecordBatch: # of schema `RECORDS`, a row each
     "Rows of `ecg_records`."
-    return pa.RecordBatch.from_pylist([record_to_row(r) if isinstance(r, Record) else rejected_to_row(r) for r in records], schema=RECORDS)
+    row = lambda r: r if isinstance(r, dict) else record_to_row(r) if isinstance(r, Record) else rejected_to_row(r)
+    return pa.RecordBatch.from_pylist([row(r) for r in records], schema=RECORDS)
 
 # %% ../nbs/14_batch.ipynb #273e0cbe
 def row_to_record(row:dict # of `ecg_records`; columns that only describe may be missing

@@ -19,7 +19,7 @@ from deltalake.exceptions import CommitFailedError
 from .core import BadArgument, BadRecord, progress
 from .records import Record, read_record
 from .dataset import Entry, Rejected
-from .batch import PREDICTIONS, RECORDS, predictor, records_to_batch, row_to_item
+from .batch import PREDICTIONS, RECORDS, predictor, records_to_batch, rejected_to_row, row_to_item
 
 # %% ../nbs/15_delta.ipynb #38e86e1f
 def is_delta(path)->bool:
@@ -41,7 +41,7 @@ def open_table(path,             # folder of the table
     if not is_delta(path): _retry(lambda: DeltaTable.create(str(path), schema=schema, mode="ignore"))
     table = DeltaTable(str(path))
     lack = set(schema.names) - {f.name for f in table.schema().fields}
-    if lack: raise BadArgument("table", f"one with the columns {', '.join(schema.names)}", f"{Path(path).name} without {', '.join(sorted(lack))}")
+    if lack: raise BadArgument("table", f"one with the columns {', '.join(schema.names)}", f"without {', '.join(sorted(lack))}")
     return table
 
 def _stream(table, columns=None, predicate=None):
@@ -55,6 +55,9 @@ def _ids(table, predicate=None): # set of record ids
 
 # %% ../nbs/15_delta.ipynb #fdddf094
 def _item_id(item): return item.record_id if hasattr(item, "record_id") else Path(item).stem
+
+def _item_source(item): # path of what is to be read, "" where the item does not tell
+    return str(getattr(item, "where", "") or getattr(item, "source", "")) if hasattr(item, "record_id") else str(item)
 
 def _read(item): # Record, Rejected, Entry or path → Record or Rejected
     if isinstance(item, (Record, Rejected)): return item
@@ -84,17 +87,18 @@ def ingest(items,           # of `Record`s, `Rejected`s, `Entry`s or paths of WF
     "Append what isn't in the table yet. Killed and run again, it adds what is missing."
     if chunk < 1: raise BadArgument("chunk", "at least 1", chunk)
     table = open_table(table_path, RECORDS)
-    there = _ids(table); seen = set()
-    out = dict(records=0, added=0, skipped=0, rejected=0, rejections=[])
+    there = {i: s for rb in _stream(table, ["record_id", "source"]) for i, s in zip(*rb.to_pydict().values())}; seen = set()
+    out = dict(records=0, added=0, skipped=0, other_source=0, rejected=0, rejections=[])
     def reject(r): out["rejected"] += 1; out["rejections"].append(dict(record_id=r.record_id, reason=r.reason, detail=r.detail))
     def new():
         for item in progress(items, "ingest", total, "records"):
             out["records"] += 1; id_ = _item_id(item)
             if id_ in seen: reject(Rejected(id_, "duplicate_id", "came before in this run")); continue
             seen.add(id_)
-            if id_ in there: out["skipped"] += 1; continue
+            source = _item_source(item)
+            if id_ in there: out["skipped"] += 1; out["other_source"] += bool(source and there[id_] and source != there[id_]); continue
             r = _read(item)
-            if isinstance(r, Rejected): reject(r)
+            if isinstance(r, Rejected): reject(r); r = rejected_to_row(r, source)
             yield r
     for rows in _chunks(new(), chunk):
         batch = pa.Table.from_batches([records_to_batch(rows)])
@@ -152,7 +156,8 @@ def run_batch(records_table,     # folder of `ecg_records`
     table = DeltaTable(str(records_table)); there = _ids(table)
     out = dict(model_name=model_name, model_version=str(model_version), records=len(there - {None}), skipped=0, duplicates=0, without_id=0,
                new=0, ok=0, rejected=0, reasons={})
-    if not there - {None} - done: return {**out, "skipped": out["records"], "seconds": time.monotonic() - start}     # no signal is read, no model loaded
+    if not there - {None} - done:                              # nothing to do: no signal is read, no model loaded
+        return {**out, "skipped": out["records"], "seconds": time.monotonic() - start}
     held = []
     def commit():
         rows = pa.Table.from_batches(held); held.clear()

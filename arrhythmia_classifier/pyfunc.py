@@ -28,4 +28,5 @@ class ECGModel(PythonModel):
         fn = predictor(lambda: self.classifier, "", "", int((params or {}).get("batch_size", 32)))
         out = pa.Table.from_batches(fn([pa.RecordBatch.from_pylist(rows, schema=RECORDS)])).to_pylist()
         keep = ("record_id", "status", "reason", "detail", "labels", "probabilities")
-        return pd.DataFrame([{**{k: o[k] for k in keep}, "probabilities": o["probabilities"] and dict(o["probabilities"])} for o in out], columns=keep)
+        for o in out: o["probabilities"] = o["probabilities"] and dict(o["probabilities"])
+        return pd.DataFrame(out, columns=keep)

@@ -191,6 +191,7 @@ def _parse_header(path, lines):
     body = [l for l in lines if l and not l.startswith("#")]
     if not body: raise BadRecord("unreadable", f"{path.name} is empty")
     first = body[0].split(); fields, notes = _comments(l for l in lines if l.startswith("#"))
+    if len(first) < 2 or not first[1].isdigit(): raise BadRecord("unreadable", f"{path.name}: record line {body[0][:60]!r} has no number of leads")
     name, _, segments = first[0].partition("/")
     if name != path.stem: notes.append(f"header names {name}")
     n_leads = int(first[1]); fs = float(first[2].split("/")[0].split("(")[0]) if len(first) > 2 else 250.   # 250 Hz: the standard's default

@@ -193,7 +193,7 @@ def plot_roc(y, p,             # truth and probabilities `(N, C)`
     for k, c in enumerate(_classes(y, vocab, most)):
         fpr, tpr, _ = curves(y[:, c], p[:, c])
         ax.plot(np.r_[0, fpr], np.r_[0, tpr], _dashes[k//10 % 4], lw=1.4, label=vocab.abbrs[c])
-    ax.set(xlabel="1 − specificity", ylabel="sensitivity", aspect="equal", xlim=(-.01, 1.01), ylim=(-.01, 1.01)); ax.legend(fontsize=8, frameon=False)
+    ax.set(xlabel="1 − specificity", ylabel="sensitivity", aspect="equal", xlim=(-.01, 1.01), ylim=(-.01, 1.01)); ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, .5))
     return ax
 
 def plot_pr(y, p, vocab:Vocabulary, ax=None, most:int=10):
@@ -203,7 +203,7 @@ def plot_pr(y, p, vocab:Vocabulary, ax=None, most:int=10):
         _, recall, precision = curves(y[:, c], p[:, c]); found = recall > 0
         line, = ax.plot(recall[found], precision[found], _dashes[k//10 % 4], lw=1.4, label=vocab.abbrs[c], drawstyle="steps-pre")
         ax.plot([-.01, .03], [np.mean(y[:, c])]*2, color=line.get_color(), lw=2)
-    ax.set(xlabel="sensitivity (recall)", ylabel="precision", aspect="equal", xlim=(-.01, 1.01), ylim=(-.01, 1.01)); ax.legend(fontsize=8, frameon=False)
+    ax.set(xlabel="sensitivity (recall)", ylabel="precision", aspect="equal", xlim=(-.01, 1.01), ylim=(-.01, 1.01)); ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, .5))
     return ax
 
 # %% ../nbs/18_report.ipynb #9aa01811
@@ -271,12 +271,12 @@ def evaluation(metrics:dict,       # of `metrics.evaluate` on test records
     scores += [class_table(metrics)]
     if m: scores.append(figure(plot_classes(metrics), "ROC-AUC of every finding with its interval; the numbers stand in the table above"))
     out = [section("How good it is", paragraph("Mean of the findings on test records that nothing was chosen on, with the interval under each number."), *scores)]
-    if y is not None:
+    if y is not None and m:
         out.append(section("Curves", figure(plot_roc(y, p, vocab), "ROC curves, sensitivity against one minus specificity, one a finding", "Up to ten findings, the most frequent ones."),
                            figure(plot_pr(y, p, vocab), "Precision against sensitivity, one curve a finding", "The short line at the left is the prevalence: what chance would give.")))
         out.append(section("Can the probabilities be believed", figure(plot_reliability(y, p, p_raw), "Predicted probability against observed share, which should lie on the diagonal",
                            "Ten bins of equal count, all findings pooled. Calibration was fitted on validation records.")))
-        if ids is not None: out.append(section("What to look at first", worst(y, p, vocab, ids)))
+    if y is not None and ids is not None: out.append(section("What to look at first", worst(y, p, vocab, ids)))
     if history: out.append(section("Training", figure(plot_history(history), "Training and validation loss, and validation scores, by epoch")))
     return out
 

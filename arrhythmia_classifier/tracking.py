@@ -9,7 +9,7 @@ __all__ = ['MODEL', 'MODEL_CODE', 'RULE', 'Home', 'flat_metrics', 'model_signatu
            'load_classifier', 'passes', 'score_both', 'promote']
 
 # %% ../nbs/13_tracking.ipynb #85dfddc8
-import hashlib, json, logging, os, re, tempfile, time
+import hashlib, logging, os, re, tempfile, time
 from contextlib import redirect_stderr
 from dataclasses import asdict
 from importlib.metadata import version as installed
@@ -27,8 +27,8 @@ import arrhythmia_classifier
 # %% ../nbs/13_tracking.ipynb #61b26404
 MODEL = "main.ecg.classifier"   # catalog.schema.model
 
-_settings = dict(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false", GIT_PYTHON_REFRESH="quiet",
-                 MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK="true", MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
+_settings = dict(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false",
+                 GIT_PYTHON_REFRESH="quiet", MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK="true", MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
 
 class Home:
     "The folder with a project's registry, tables and runs."
@@ -40,7 +40,8 @@ class Home:
     records = property(lambda self: self.path/"tables"/"ecg_records", doc="Folder of the table of recordings.")
     predictions = property(lambda self: self.path/"tables"/"ecg_predictions", doc="Folder of the table of answers.")
     runs = property(lambda self: self.path/"runs", doc="Where trainings keep their checkpoints.")
-    tracking_uri = property(lambda self: os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path/'mlflow.db'}", doc="Of MLflow's store.")
+    tracking_uri = property(lambda self: os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path/'mlflow.db'}",
+                            doc="Of MLflow's store.")
     registry_uri = property(lambda self: os.environ.get("MLFLOW_REGISTRY_URI") or self.tracking_uri, doc="Of the model registry.")
 
     def mlflow(self):
@@ -72,7 +73,8 @@ def flat_metrics(tree,        # nested dicts of numbers; a list of dicts is name
                 )->dict:      # name → float
     "The finite numbers of a result under names that MLflow takes."
     if isinstance(tree, (list, tuple)): tree = {o["abbr"]: o for o in tree if isinstance(o, dict) and "abbr" in o}
-    if isinstance(tree, dict): return {k: v for key, o in tree.items() for k, v in flat_metrics(o, f"{prefix}.{key}" if prefix else str(key)).items()}
+    if isinstance(tree, dict):
+        return {k: v for key, o in tree.items() for k, v in flat_metrics(o, f"{prefix}.{key}" if prefix else str(key)).items()}
     if isinstance(tree, bool) or not isinstance(tree, (int, float, np.number)) or not np.isfinite(tree): return {}
     return {re.sub(r"[^\w./ -]", "_", prefix.removeprefix("classes.")): float(tree)}
 
@@ -99,21 +101,22 @@ def model_signature():
     return ModelSignature(
         inputs=Schema([ColSpec(text, "record_id"), ColSpec(DataType.double, "fs"), ColSpec(Array(text), "leads"),
                        ColSpec(DataType.binary, "signal"), ColSpec(DataType.double, "uv_per_lsb")]),
-        outputs=Schema([ColSpec(text, "record_id"), ColSpec(text, "status"), ColSpec(text, "reason", required=False), ColSpec(text, "detail", required=False),
-                        ColSpec(Array(text), "labels", required=False), ColSpec(Map(DataType.double), "probabilities", required=False)]),
+        outputs=Schema([ColSpec(text, "record_id"), ColSpec(text, "status"), ColSpec(text, "reason", required=False),
+                        ColSpec(text, "detail", required=False), ColSpec(Array(text), "labels", required=False),
+                        ColSpec(Map(DataType.double), "probabilities", required=False)]),
         params=ParamSchema([ParamSpec("batch_size", DataType.integer, 32)]))
 
 def _requirements():
     pin = lambda p: f"{p}=={installed(p).split('+')[0]}"
-    return [f"arrhythmia_classifier=={arrhythmia_classifier.__version__}", *map(pin, ("torch", "mlflow", "numpy", "scipy", "pyarrow", "pandas"))]
+    return [f"arrhythmia_classifier=={arrhythmia_classifier.__version__}", *map(pin, "torch mlflow numpy scipy pyarrow pandas".split())]
 
 def _log_model(mlflow, classifier, name):
     with tempfile.TemporaryDirectory() as d, redirect_stderr(StringIO()):          # it announces each version there
         code = Path(d)/"ecg_model.py"; code.write_text(MODEL_CODE, encoding="utf-8")
         classifier.save(Path(d)/"classifier")
-        return mlflow.pyfunc.log_model(name="classifier", python_model=str(code), artifacts=dict(classifier=str(Path(d)/"classifier")), signature=model_signature(),
-                                       input_example=None, pip_requirements=_requirements(), registered_model_name=name,
-                                       metadata=dict(labels=classifier.vocab.codes, fs=classifier.fs))
+        return mlflow.pyfunc.log_model(name="classifier", python_model=str(code), artifacts=dict(classifier=str(Path(d)/"classifier")),
+                                       signature=model_signature(), input_example=None, pip_requirements=_requirements(),
+                                       registered_model_name=name, metadata=dict(labels=classifier.vocab.codes, fs=classifier.fs))
 
 # %% ../nbs/13_tracking.ipynb #9a7e12c9
 def log_training(home:Home,
@@ -158,10 +161,10 @@ def load_classifier(home:Home,
     if (Path(name)/"card.json").is_file(): return Classifier.load(Path(name))
     if not re.match(r"\w+:/", str(name)):
         version = version or version_of(home, name, alias)
-        if version is None: raise BadArgument("name", f"a folder with a card.json, or a registered model with the alias {alias!r}", str(name))
+        if version is None: raise BadArgument("name", f"a classifier's folder, or a registered model with the alias {alias!r}", str(name))
         name = f"models:/{name}/{version}"
     mlflow = home.mlflow()
-    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=str(name), tracking_uri=home.tracking_uri, registry_uri=home.registry_uri))
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=str(name)))
     card = next(folder.rglob("card.json"), None)
     if card is None: raise BadArgument("name", "a model that this library logged", str(name))
     out = Classifier.load(card.parent)
@@ -182,7 +185,8 @@ def score_both(a:Classifier, b:Classifier,
               )->dict:      # y, p_a, p_b `(N, C)` of the shared classes, groups, codes, unlabelled, rejected_a, rejected_b, data
     "The answers of two classifiers to the same records."
     shared = [(l, b.vocab.index(l.code)) for l in a.vocab if b.vocab.index(l.code) is not None]
-    out = dict(codes=[l.code for l, _ in shared], unlabelled=0, rejected_a=0, rejected_b=0); y, pa, pb, groups, ids = [], [], [], [], []
+    out = dict(codes=[l.code for l, _ in shared], unlabelled=0, rejected_a=0, rejected_b=0)
+    y, pa, pb, groups, ids = [], [], [], [], []
     records = iter(records)
     while chunk := list(islice(records, batch)):
         known = [r for r in chunk if getattr(r, "codes", ())]; out["unlabelled"] += len(chunk) - len(known)
@@ -190,7 +194,8 @@ def score_both(a:Classifier, b:Classifier,
             out["rejected_a"] += p.status != "ok"; out["rejected_b"] += q.status != "ok"
             if p.status != "ok" or q.status != "ok": continue
             y.append([float(a.vocab.encode(r.codes)[a.vocab.index(l.code)]) for l, _ in shared])
-            pa.append([p.probabilities[l.code] for l, _ in shared]); pb.append([q.probabilities[b.vocab.codes[j]] for _, j in shared])
+            pa.append([p.probabilities[l.code] for l, _ in shared])
+            pb.append([q.probabilities[b.vocab.codes[j]] for _, j in shared])
             groups.append(f"patient {r.patient_id}" if r.patient_id else f"record {r.record_id}"); ids.append(r.record_id)
     data = hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
     return dict(out, y=np.array(y), p_a=np.array(pa), p_b=np.array(pb), groups=np.array(groups), data=data)
@@ -212,11 +217,11 @@ def promote(home:Home,
     comparison = None
     if old is not None:
         s = score_both(load_classifier(home, name, version=old), load_classifier(home, name, version=new), records)
-        if not s["y"].size: raise BadArgument("records", "labelled records that both models can read, of classes that both know", f"{len(s['y'])} of them")
+        if not s["y"].size: raise BadArgument("records", "labelled records that both models can read, of classes that both know", "none")
         comparison = compare_auc(s["y"], s["p_a"], s["p_b"], s["groups"], n_boot=n_boot, level=level, seed=seed)
-        out |= dict(auc_champion=comparison["auc_a"], auc_challenger=comparison["auc_b"], difference=comparison["difference"], low=comparison["low"],
-                    high=comparison["high"], level=level, n_records=len(s["y"]), n_classes=comparison["n_classes"], unlabelled=s["unlabelled"],
-                    rejected_champion=s["rejected_a"], rejected_challenger=s["rejected_b"], data=s["data"])
+        out |= dict(auc_champion=comparison["auc_a"], auc_challenger=comparison["auc_b"], difference=comparison["difference"],
+                    low=comparison["low"], high=comparison["high"], level=level, n_records=len(s["y"]), n_classes=comparison["n_classes"],
+                    unlabelled=s["unlabelled"], rejected_champion=s["rejected_a"], rejected_challenger=s["rejected_b"], data=s["data"])
     out["decision"] = "promoted" if passes(comparison, margin) else "kept"
     if not dry_run: _write_decision(home.client(), out)
     return out

@@ -12,6 +12,14 @@ ROOT = Path(__file__).resolve().parent.parent
 KEYS = {"cell_type", "id", "metadata", "source", "outputs", "execution_count", "attachments"}
 
 
+def opening(path):
+    "What a notebook's title cell says below its title and purpose, as a cell: nbdev makes a header of the two and drops the rest."
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    title = next(("".join(c["source"]) for c in cells if c["cell_type"] == "markdown" and "".join(c["source"]).startswith("# ")), "")
+    text = re.sub(r"\A#[^\n]*\n+(>[^\n]*\n*)?", "", title).strip()
+    return [dict(cell_type="markdown", id="opening", metadata={}, source=text)] if text else []
+
+
 def page(path):
     "The notebook as nbdev shows it, without the cell keys that nbformat does not know, and the header that nbdev made of its title."
     with tempfile.TemporaryDirectory() as d:
@@ -22,8 +30,9 @@ def page(path):
         c["source"] = "".join(c["source"])
         if c["cell_type"] == "raw" and c["source"].startswith("---"): head, c["source"] = yaml.safe_load(c["source"].strip().strip("-")), ""
         if c["cell_type"] == "code": c["source"] = "\n".join(l for l in c["source"].split("\n") if not l.startswith("#|"))
-    nb["cells"] = [{k: v for k, v in c.items() if k in KEYS} for c in nb["cells"] if c["source"]]
-    return nbformat.from_dict(nb), head
+    nb["metadata"] = dict(language_info=dict(name="python"))
+    nb["cells"] = opening(path) + [{k: v for k, v in c.items() if k in KEYS} for c in nb["cells"] if c["source"].strip()]
+    return nbformat.reads(json.dumps(nb), as_version=4), head
 
 
 def from_root(m):
@@ -38,10 +47,11 @@ def main():
     nb, head = page(ROOT/"nbs"/"index.ipynb")
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources["outputs"]: sys.exit("README: index.ipynb shows a figure as output; save it in nbs/images and link it")
+    text = re.sub(r"<!--.*?-->", "", text)
     if head: text = f"# {head['title']}\n\n> {head['description']}\n\n{text}"
     text = re.sub(r"(!?\[[^\]]*\])\(([^)\s#]*)([^)]*)\)", from_root, text)
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-    (ROOT/"README.md").write_text("<!-- made from nbs/index.ipynb by tools/readme.py -->\n\n" + text, encoding="utf-8")
+    (ROOT/"README.md").write_text("<!-- made from nbs/index.ipynb by tools/readme.py: change it there -->\n\n" + text, encoding="utf-8")
     print(f"README.md: {len(text.splitlines())} lines")
 
 
