@@ -59,16 +59,24 @@ def _number(record_id): # HR00017 -> 17, 00017_lr -> 17
     m = re.search(r"\d+", record_id)
     return int(m[0]) if m else None
 
+class _Patients: # patient of a record, by its header or by the records.csv of its folder, which is read once
+    def __init__(self): self.folders = {}
+    def __call__(self, path, r): # path of the .hea; `Header` or `Record`
+        if path.parent not in self.folders: self.folders[path.parent] = read_patients(path.parent)
+        known = self.folders[path.parent]
+        return r.patient_id or known.get(r.record_id) or known.get(_number(r.record_id))
+
 def scan(path:str|Path # a folder of WFDB records, or one record
         )->tuple:      # (list of `Entry`, list of `Rejected`)
     "Read all headers, none of the signals."
-    path = Path(path); entries, rejected = [], []
-    patients = read_patients(path if path.is_dir() else path.parent)
+    entries, rejected, patient_of, first = [], [], _Patients(), {}
     for p in progress(find_records(path), "headers", unit="rec"):
-        try: h = read_header(p)
+        try:
+            h = read_header(p)
+            if h.record_id in first: raise BadRecord("duplicate_id", f"{p.parent.name}/{p.name} after {first[h.record_id].parent.name}/{p.name}")
         except BadRecord as e: rejected.append(Rejected(p.stem, e.reason, e.detail)); continue
-        patient = h.patient_id or patients.get(h.record_id) or patients.get(_number(h.record_id))
-        entries.append(Entry(h.record_id, h.codes, patient, h.n_samples and h.n_samples/h.fs, str(p)))
+        first[h.record_id] = p
+        entries.append(Entry(h.record_id, h.codes, patient_of(p, h), h.n_samples and h.n_samples/h.fs, str(p)))
     return entries, rejected
 
 # %% ../nbs/04_dataset.ipynb #c7f46348
@@ -139,11 +147,11 @@ class RecordDataset(ECGDataset):
 def stream_records(path:str|Path # a folder of WFDB records, or one record
                   ):             # yields `Record`s, and `Rejected`s for those that can't be read
     "Read records one after the other; memory holds one."
-    path = Path(path); patients = read_patients(path if path.is_dir() else path.parent)
+    patient_of = _Patients()
     for p in find_records(path):
         try: r = read_record(p)
         except BadRecord as e: yield Rejected(p.stem, e.reason, e.detail); continue
-        yield replace(r, patient_id=r.patient_id or patients.get(r.record_id) or patients.get(_number(r.record_id)))
+        yield replace(r, patient_id=patient_of(p, r))
 
 # %% ../nbs/04_dataset.ipynb #504f062b
 @dataclass(frozen=True)
