@@ -11,7 +11,7 @@ __all__ = ['MAX_SAMPLES', 'BATCH_SECONDS', 'lstm_any_length', 'export_pt2', 'che
 # %% ../nbs/11_classifier.ipynb #319f06a2
 import hashlib, json, re, zipfile
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 

@@ -20,7 +20,7 @@ from .delta import ingest, run_batch, scan_records
 from .explain import save_attention
 from .fit import fit_classifier
 from .jobs import epoch_line, log_fit, score_lines
-from .labels import name_of, vocabulary_of
+from .labels import vocabulary_of
 from .metrics import evaluate, sigmoid
 from .model import ModelConfig
 from .report import demo_page

@@ -8,13 +8,13 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/model.html.md"""
 __all__ = ['ModelConfig', 'WFDBResNetLSTM']
 
 # %% ../nbs/07_model.ipynb #faaab108
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from .core import BadArgument
-from .layers import AttentionPool, BasicBlock1d, BiLSTM, Stem, ceil_div
+from .layers import AttentionPool, BasicBlock1d, BiLSTM, Stem
 
 # %% ../nbs/07_model.ipynb #6b3a491c
 @dataclass(frozen=True)
