@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from . import __version__
-from .core import LEADS, BadArgument, BadRecord, ECGError, atomic_path, pick_device, read_json, seed_everything, write_json
-from .dataset import Rejected
+from .core import LEADS, BadArgument, ECGError, atomic_path, pick_device, read_json, seed_everything, write_json
+from .dataset import Rejected, rejection
 from .labels import Vocabulary, vocabulary_from_list, vocabulary_to_list
 from .metrics import sigmoid
 from .model import ModelConfig, WFDBResNetLSTM
@@ -75,8 +75,16 @@ def _verify(net, exported, step): # the exported network equals the eager one on
 _members = re.compile(r"(archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)|\.format_version|\.storage_alignment"
                       r"|models/model\.json|data/(weights|constants)/(weight|tensor)_\d+|data/weights/model_weights_config\.json"
                       r"|data/constants/model_constants_config\.json|data/sample_inputs/model\.pt)")
-_operators = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge|getitem)|torch\.sym_(max|min|not)")
+_aten = ("_assert_tensor_metadata add arange batch_norm bitwise_not cat clone contiguous conv1d div dropout expand floor_divide full gather ge linear logical_not lstm "
+         "lt masked_fill matmul max_pool2d mean mul new_zeros ones permute relu reshape scalar_tensor select sigmoid slice softmax squeeze sub sum sym_size to transpose "
+         "unsqueeze view where zeros")
+_operators = re.compile(rf"torch\.ops\.aten\.({'|'.join(_aten.split())})\.\w+|_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge|getitem)|torch\.sym_(max|min|not)")
 _sizes = re.compile(r"(?:\b(?:Add|Mul|Integer|FloorDiv|Mod|Max|Min)\(|Symbol\('[su]\d+'(?:, (?:positive|integer|nonnegative)=True)*\)|-?\d+(?!\d)|[(), ])*")
+
+def _plain(spec): # a pytree of `torch.export`, parsed: nothing but tuples, lists and dicts with names
+    if spec is None: return True
+    names = spec.get("context") in (None, "null") or all(isinstance(k, str) for k in json.loads(spec["context"]))
+    return spec["type"] in (None, "builtins.tuple", "builtins.list", "builtins.dict") and names and all(map(_plain, spec["children_spec"]))
 
 def _refuse(path, what): raise ECGError(f"{Path(path).name} is refused: {what}; only archives that hold nothing but tensors and ATen operators are loaded")
 
@@ -100,6 +108,7 @@ def check_pt2(path):
             for k, v in _walk(json.loads(z.read(info))):
                 if k == "use_pickle" and v is not False: _refuse(path, "it holds pickled weights")
                 if k == "target" and isinstance(v, str) and not _operators.fullmatch(v): _refuse(path, f"it calls {v!r}")
+                if k in ("in_spec", "out_spec") and v and not (json.loads(v)[0] == 1 and _plain(json.loads(v)[1])): _refuse(path, f"it has the {k} {v[:200]}")
                 if k == "expr_str" and not _sizes.fullmatch(str(v)): _refuse(path, f"it evaluates {v!r}")
 
 def load_pt2(path, device=None): # -> callable (signal `(B, 12, T)`, lengths `(B,)`) -> (logits, attention)
@@ -168,7 +177,7 @@ class Classifier:
     def _prepare(self, r): # Record or Rejected -> signal `(12, T)`, or Rejected
         if not isinstance(r, Record): return r
         try: return check_signal(resampled(r, self.fs), self.card.min_seconds).signal
-        except BadRecord as e: return Rejected(r.record_id, e.reason, e.detail)
+        except Exception as e: return rejection(r.record_id, e)
 
     @torch.inference_mode()
     def run(self, signals)->tuple: # list of `(12, T)` at `fs` -> logits `(B, C)`, list of attention `(steps,)`
@@ -219,11 +228,11 @@ def predict(self:Classifier,
             for j, p in zip(part, self._predict_some([ready[j][0] for j in part], [ready[j][1] for j in part])): out[j] = p
         yield from out
 
-def _windows(it, n): # lists of up to n items
-    window = []
+def _windows(it, n): # lists of up to n items, and of not much more than `BATCH_SECONDS`
+    window, seconds = [], 0.
     for o in it:
-        window.append(o)
-        if len(window) == n: yield window; window = []
+        window.append(o); seconds += o.duration if isinstance(o, Record) else 0
+        if len(window) == n or seconds > BATCH_SECONDS: yield window; window, seconds = [], 0.
     if window: yield window
 
 @patch

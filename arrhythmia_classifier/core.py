@@ -24,7 +24,9 @@ _lead_index = {name.upper(): i for i, name in enumerate(LEADS)}
 def lead_index(name:str, # a lead's name as a header spells it
               )->int|None: # its row in `LEADS`, or None when it is not one of the twelve
     "Row of a lead in the standard order, whatever the case and the usual prefixes."
-    key = "".join(str(name).upper().split()).replace("-", "").replace("_", "")
+    key = "".join(str(name).upper().split())
+    if key.startswith("-"): return None                             # -aVR of the Cabrera order is another lead: aVR upside down
+    key = key.replace("-", "").replace("_", "")
     for prefix in ("LEAD", "EINTHOVEN", "ML", "ECG"):
         if key.removeprefix(prefix) in _lead_index: return _lead_index[key.removeprefix(prefix)]
     return _lead_index.get("A" + key) if key in ("VR", "VL", "VF") else None
@@ -107,6 +109,7 @@ def atomic_path(path): # where the finished file or folder shall stand
     import shutil
     path = Path(path); path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if tmp.is_dir(): shutil.rmtree(tmp)                             # of a killed process that had the same number
     try:
         yield tmp
         if tmp.is_dir() and path.is_dir(): shutil.rmtree(path)

@@ -54,10 +54,12 @@ def _ids(table, predicate=None): # set of record ids
     return {i for rb in _stream(table, ["record_id"], predicate) for i in rb.column(0).to_pylist()}
 
 # %% ../nbs/15_delta.ipynb #fdddf094
-def _item_id(item): return item.record_id if hasattr(item, "record_id") else Path(item).stem
+def _item_id(item): # of a Record, Rejected, Entry, path, or row that is ready
+    return item["record_id"] if isinstance(item, dict) else item.record_id if hasattr(item, "record_id") else Path(item).stem
 
 def _item_source(item): # path of what is to be read, "" where the item does not tell
-    return str(getattr(item, "where", "") or getattr(item, "source", "")) if hasattr(item, "record_id") else str(item)
+    if not hasattr(item, "record_id"): return str(Path(item).absolute())
+    return str(Path(item.where).absolute()) if getattr(item, "where", "") else str(getattr(item, "source", ""))
 
 def _read(item): # Record, Rejected, Entry or path → Record or Rejected
     if isinstance(item, (Record, Rejected)): return item
@@ -84,11 +86,11 @@ def ingest(items,           # of `Record`s, `Rejected`s, `Entry`s or paths of WF
            chunk:int=256,   # records a commit
            total:int|None=None, # how many there are, for the progress bar
           )->dict:          # counts, and what was rejected with its reason
-    "Append what isn't in the table yet. Killed and run again, it adds what is missing."
+    "Append what isn't in the table yet, and replace what was refused and can be read now. Killed and run again, it adds what is missing."
     if chunk < 1: raise BadArgument("chunk", "at least 1", chunk)
     table = open_table(table_path, RECORDS)
-    there = {i: s for rb in _stream(table, ["record_id", "source"]) for i, s in zip(*rb.to_pydict().values())}; seen = set()
-    out = dict(records=0, added=0, skipped=0, other_source=0, rejected=0, rejections=[])
+    there = {i: (s, why) for rb in _stream(table, ["record_id", "source", "reason"]) for i, s, why in zip(*rb.to_pydict().values())}; seen = set()
+    out = dict(records=0, added=0, mended=0, skipped=0, other_source=0, rejected=0, rejections=[])
     def reject(r): out["rejected"] += 1; out["rejections"].append(dict(record_id=r.record_id, reason=r.reason, detail=r.detail))
     def new():
         for item in progress(items, "ingest", total, "records"):
@@ -96,15 +98,24 @@ def ingest(items,           # of `Record`s, `Rejected`s, `Entry`s or paths of WF
             if id_ in seen: reject(Rejected(id_, "duplicate_id", "came before in this run")); continue
             seen.add(id_)
             source = _item_source(item)
-            if id_ in there: out["skipped"] += 1; out["other_source"] += bool(source and there[id_] and source != there[id_]); continue
+            known, refused = there.get(id_, (None, None))
+            if id_ in there and not refused: out["skipped"] += 1; out["other_source"] += bool(source and known and source != known); continue
             r = _read(item)
+            if refused and isinstance(r, Rejected): out["skipped"] += 1; continue      # still what it was
             if isinstance(r, Rejected): reject(r); r = rejected_to_row(r, source)
             yield r
     for rows in _chunks(new(), chunk):
-        batch = pa.Table.from_batches([records_to_batch(rows)])
-        _retry(lambda: write_deltalake(str(table_path), batch, mode="append", writer_properties=_writer))
-        out["added"] += len(rows)
+        mended = [r for r in rows if _item_id(r) in there]; fresh = [r for r in rows if _item_id(r) not in there]
+        if mended: _retry(lambda: _replace_refused(table_path, mended))
+        batch = pa.Table.from_batches([records_to_batch(fresh)])
+        if fresh: _retry(lambda: write_deltalake(str(table_path), batch, mode="append", writer_properties=_writer))
+        out["added"] += len(fresh); out["mended"] += len(mended)
     return out
+
+def _replace_refused(table_path, records):
+    rows = pa.Table.from_batches([records_to_batch(records)])
+    (DeltaTable(str(table_path)).merge(rows, "t.record_id = s.record_id", source_alias="s", target_alias="t", writer_properties=_writer)
+     .when_matched_update_all(predicate="t.reason IS NOT NULL").when_not_matched_insert_all().execute())
 
 # %% ../nbs/15_delta.ipynb #f3fc13c3
 def scan_records(table_path # folder of an `ecg_records` table
@@ -120,11 +131,11 @@ def _quoted(s): return "'" + str(s).replace("'", "''") + "'"
 def merge_predictions(results_table, # folder of `ecg_predictions`
                       rows:pa.Table, # of schema `PREDICTIONS`, no record twice
                      )->int:         # rows inserted
-    "Insert the rows whose key isn't there; replace those that had failed."
+    "Insert the rows whose key isn't there; replace older ones that were rejected. An answer is final."
     on = " AND ".join(f"t.{c} = s.{c}" for c in ("record_id", "model_name", "model_version"))
     def commit():
         return (DeltaTable(str(results_table)).merge(rows, on, source_alias="s", target_alias="t")
-                .when_matched_update_all(predicate="t.reason = 'failed'").when_not_matched_insert_all().execute())
+                .when_matched_update_all(predicate="t.status = 'rejected' AND s.predicted_at > t.predicted_at").when_not_matched_insert_all().execute())
     return _retry(commit)["num_target_rows_inserted"]
 
 def _pending(table, done, out): # batches of the records without an answer, each record once
@@ -137,6 +148,15 @@ def _pending(table, done, out): # batches of the records without an answer, each
             out["duplicates"] += i in seen; out["without_id"] += i is None
             if i is not None: seen.add(i)
         if any(keep): yield rb.filter(pa.array(keep))
+
+def _there(table, results, mine): # ids of a table's records, and of those that came anew after they were rejected
+    refused = {i: at for rb in _stream(results, ["record_id", "predicted_at"], mine + " AND status = 'rejected'") for i, at in zip(*rb.to_pydict().values())}
+    there, renewed = set(), set()
+    for rb in _stream(table, ["record_id", "ingested_at"]):
+        for i, at in zip(*rb.to_pydict().values()):
+            there.add(i)
+            if i in refused and at is not None and at > refused[i]: renewed.add(i)
+    return there, renewed
 
 # %% ../nbs/15_delta.ipynb #d182f7f3
 def run_batch(records_table,     # folder of `ecg_records`
@@ -153,7 +173,8 @@ def run_batch(records_table,     # folder of `ecg_records`
     results = open_table(results_table, PREDICTIONS); start = time.monotonic()
     mine = f"model_name = {_quoted(model_name)} AND model_version = {_quoted(model_version)}"
     done = _ids(results, mine + " AND (reason IS NULL OR reason <> 'failed')")
-    table = DeltaTable(str(records_table)); there = _ids(table)
+    table = DeltaTable(str(records_table)); there, renewed = _there(table, results, mine)
+    done -= renewed
     out = dict(model_name=model_name, model_version=str(model_version), records=len(there - {None}), skipped=0, duplicates=0, without_id=0,
                new=0, ok=0, rejected=0, reasons={})
     if not there - {None} - done:                              # nothing to do: no signal is read, no model loaded

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import BadRecord, ECGError, write_json
-from .dataset import Augment, Rejected, Sample, split_by_patient
+from .collate import Loader
+from .core import BadRecord, ECGError, atomic_path, write_json
+from .dataset import Augment, Rejected, split_by_patient
 from .delta import ingest, run_batch, scan_records
 from .explain import save_attention
 from .fit import fit_classifier
@@ -35,8 +36,10 @@ FS = 100.       # Hz: a tenth of a second is ten samples, enough for rhythm and 
 def demo_records(folder:Path, data, n:int, seed:int, say)->tuple: # -> corpus, dict of entries
     "Synthetic or real records, split by patient."
     if data is None:
-        say(f"making {n} synthetic 12-lead records …"); data = folder/"records"
-        if not data.is_dir(): write_synth(data, n, fs=FS, seconds=(8, 12), seed=seed)
+        data = folder/f"records-{n}-{seed}"
+        if not data.is_dir():
+            say(f"making {n} synthetic 12-lead records …")
+            with atomic_path(data) as part: write_synth(part, n, fs=FS, seconds=(8, 12), seed=seed)
     corpus = open_corpus(data, folder/"cache")
     entries = [e for e in corpus.entries if e.codes]
     for r in corpus.rejected[:5]: say(f"  rejected {r.record_id}: {r.reason}: {r.detail}")
@@ -48,11 +51,14 @@ def demo_records(folder:Path, data, n:int, seed:int, say)->tuple: # -> corpus, d
 
 def test_metrics(classifier, dataset, seed:int)->tuple: # -> metrics, y, p, p before calibration, ids
     "The test records, scored once."
-    items = [(s, e) for s, e in ((dataset[i], dataset.entries[i]) for i in range(len(dataset))) if isinstance(s, Sample)]
-    if not items: raise ECGError("none of the test records could be used")
-    logits = np.concatenate([classifier.run([s.signal for s, _ in items[i:i + 32]])[0] for i in range(0, len(items), 32)])
-    y = np.stack([s.target for s, _ in items]); p = classifier.probabilities(logits)
-    return evaluate(y, p, classifier.vocab, classifier.thresholds, [e.group for _, e in items], seed=seed), y, p, sigmoid(logits), [s.record_id for s, _ in items]
+    y, z, ids, group = [], [], [], {e.record_id: e.group for e in dataset.entries}
+    for b in Loader(dataset, 32):
+        if not b.record_id: continue
+        y.append(b.target.numpy()); ids += b.record_id
+        z.append(classifier.run([x[:, :n].numpy() for x, n in zip(b.signal, b.lengths)])[0])
+    if not ids: raise ECGError("none of the test records could be used")
+    y, z = np.concatenate(y), np.concatenate(z); p = classifier.probabilities(z)
+    return evaluate(y, p, classifier.vocab, classifier.thresholds, [group[i] for i in ids], seed=seed), y, p, sigmoid(z), ids
 
 # %% ../nbs/19b_demo.ipynb #2aefc19f
 def run_demo(folder,              # where everything goes
@@ -88,9 +94,9 @@ def run_demo(folder,              # where everything goes
 
     shown = next((r for r in (_loaded(load, i) for i in _telling(y, p, ids, load)) if r is not None), None)
     picture = save_attention(champion, shown, folder/"record.png") if shown is not None else None
-    page = demo_page(folder/"index.html", m, champion.card, picture, predictions=list(champion.predict(scan_some(home.records))), truth={e.record_id: e.codes for e in parts["test"]},
+    page = demo_page(folder/"index.html", m, fitted.classifier.card, picture, predictions=list(champion.predict(scan_some(home.records))), truth={e.record_id: e.codes for e in parts["test"]},
                      lead=f"Trained on {len(parts['train'])} {'real' if data else 'synthetic'} records, tested on {len(ids)} of other patients. The registry's champion answered the test records as a nightly job would.",
-                     files=_files(home, folder, data), next_steps=_next(folder, data), y=y, p=p, p_raw=p_raw, vocab=champion.vocab if len(champion.vocab) == y.shape[1] else vocab, ids=ids, history=fitted.history)
+                     files=_files(home, folder, data), next_steps=_next(folder, data), y=y, p=p, p_raw=p_raw, vocab=vocab, ids=ids, history=fitted.history)
     say(f"\ndone in {time.time() - begun:.0f} s")
     for k, where in dict(page=page, picture=picture, classifier=folder/"classifier", registry=home.path/"mlflow.db", records=home.records, answers=home.predictions).items(): say(f"  {k:<12}{where}")
     say("next:"); [say(f"  {c}") for c in _next(folder, data).values()]
@@ -118,10 +124,10 @@ def scan_some(table, n:int=12): # the first n items of a table of records
 def _files(home, folder, data):
     return {"Classifier": (folder/"classifier", "model.pt2 and card.json"), "Registry": (home.path/"mlflow.db", "MLflow's runs and models"),
             "Records": (home.records, "Delta table ecg_records"), "Answers": (home.predictions, "Delta table ecg_predictions"),
-            "Metrics": (folder/"metrics.json", "of the test records")} | ({} if data else {"WFDB files": (folder/"records", "the synthetic records")})
+            "Metrics": (folder/"metrics.json", "of the test records")} | ({} if data else {"WFDB files": (next(folder.glob("records-*")), "the synthetic records")})
 
 def _next(folder, data):
-    some = data or folder/"records"
+    some = data or next(folder.glob("records-*"))
     return {"What records hold": f"arrhythmia inspect {some}", "Findings of a record, or of a folder": f"arrhythmia predict {some} --home {folder}",
             "Train on your own records": f"arrhythmia train YOUR_RECORDS --home {folder}",
             "Look at the runs": f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db"}

@@ -87,6 +87,11 @@ class TrainSettings:
         if self.size not in ("full", "small"): raise BadArgument("size", "'full' or 'small'", self.size)
         if self.labels not in ("auto", "challenge"): raise BadArgument("labels", "'auto' or 'challenge'", self.labels)
         if not self.fs > 0: raise BadArgument("fs", "a positive number of Hz", self.fs)
+        if self.aim not in ("f1", "youden"): raise BadArgument("aim", "'f1' or 'youden'", self.aim)
+        for k in ("min_count", "batch_size"):
+            if getattr(self, k) < 1: raise BadArgument(k, "at least 1", getattr(self, k))
+        if self.gamma < 0: raise BadArgument("gamma", "≥ 0", self.gamma)
+        TrainConfig(self.epochs, self.lr, self.schedule, patience=self.patience, seed=self.seed)      # raises where it must
         if self.crop is not None and self.crop < 1: raise BadArgument("crop", "at least 1 second", self.crop)
 
 def train_datasets(s:TrainSettings, cache, say=print)->tuple: # (train, valid) datasets
@@ -98,6 +103,7 @@ def train_datasets(s:TrainSettings, cache, say=print)->tuple: # (train, valid) d
     entries = [e for e in corpus.entries if e.codes]
     if len(corpus.entries) > len(entries): say(f"  {len(corpus.entries) - len(entries)} records without a diagnosis are not used")
     if not entries: raise ECGError(f"no labelled record in {Path(s.data).name}")
+    if all(e.patient_id is None for e in entries): say("  no patients are known, so each record counts as one: the split may have a patient on both sides")
     parts = dict(train=entries, valid=[e for e in other.entries if e.codes]) if other else split_by_patient(entries, dict(train=.9, valid=.1), s.seed)
     vocab, rare = (CHALLENGE, Counter()) if s.labels == "challenge" else vocabulary_of((e.codes for e in parts["train"]), s.min_count)
     if rare: say(f"  {len(rare)} diagnoses occur in fewer than {s.min_count} training records and get no class: {', '.join(map(name_of, list(rare)[:5]))}{' …' if len(rare) > 5 else ''}")
@@ -172,18 +178,21 @@ def evaluate_job(classifier:Classifier,
                  folder=None,             # for metrics.json, predictions.jsonl and report.html
                 )->dict:                  # of `metrics.evaluate`, with rejected and unlabelled records
     "Metrics with intervals of a classifier on labelled records; nothing is fitted here."
-    y, p, ids, groups, lines, rejected, unlabelled = [], [], [], [], [], {}, 0
+    y, p, ids, groups, lines, rejected, unlabelled, unknown, seen = [], [], [], [], [], {}, 0, Counter(), set()
     for item, q in progress(answered(classifier, stream(data)), "evaluate", unit="rec"):
         lines.append(q.to_dict())
+        if q.record_id in seen: rejected[f"{q.record_id} (again)"] = ["duplicate_id", "came before in this source"]; continue
+        seen.add(q.record_id)
         if q.status != "ok": rejected[q.record_id] = [q.reason, q.detail]; continue
         record_id, codes, patient, *_ = item
         if not codes: unlabelled += 1; continue
+        unknown.update(classifier.vocab.unknown(codes))
         y.append(classifier.vocab.encode(codes)); p.append(list(q.probabilities.values())); ids.append(record_id)
         groups.append(f"patient {patient}" if patient else f"record {record_id}")
     if not ids: raise ECGError(f"no labelled record that can be used in {Path(data).name}: {len(rejected)} rejected, {unlabelled} without a diagnosis")
     y, p = np.array(y), np.array(p)
     out = evaluate(y, p, classifier.vocab, classifier.thresholds, groups, n_boot, seed=seed)
-    out |= dict(rejected=rejected, unlabelled=unlabelled)
+    out |= dict(rejected=rejected, unlabelled=unlabelled, codes_without_class=dict(unknown.most_common()))
     if folder is not None:
         folder = Path(folder); write_json(folder/"metrics.json", out)
         with atomic_path(folder/"predictions.jsonl") as part: part.write_text("".join(json.dumps(l) + "\n" for l in lines), encoding="utf-8")

@@ -85,12 +85,14 @@ class Vocabulary:
 CHALLENGE = Vocabulary(dict.fromkeys(_scored))
 
 # %% ../nbs/01_labels.ipynb #039b4bef
+_abbrs = {l.abbr for l in SNOMED.values()}
+
 def vocabulary_of(code_lists,       # iterable of records' codes
                   min_count:int=1,  # a class needs this many records
                  )->tuple:          # (Vocabulary, Counter of codes whose class is too rare)
     "Vocabulary of the classes that occur in at least `min_count` records, most frequent first."
     lists = [set(map(str, cs)) for cs in code_lists]
-    label = lambda c: SNOMED.get(c) or Label(c, c, c)
+    label = lambda c: SNOMED.get(c) or Label(c, f"code {c}" if c in _abbrs else c, c)     # `Dx: AF` in words is not our AF
     n = Counter(l for cs in lists for l in {label(c) for c in cs})
     keep = sorted((l for l in n if n[l] >= min_count), key=lambda l: (-n[l], l.code))
     if not keep: raise BadArgument("min_count", f"at most {max(n.values(), default=0)}, the count of the most frequent diagnosis", min_count)

@@ -11,7 +11,7 @@ __all__ = ['ranking', 'bootstrap_weights', 'all_metrics', 'evaluate', 'compare_a
 # %% ../nbs/09_metrics.ipynb #ed8f41e5
 import numpy as np
 
-from .core import BadArgument
+from .core import BadArgument, ECGError
 from .labels import Vocabulary
 
 # %% ../nbs/09_metrics.ipynb #9de83a50
@@ -33,7 +33,7 @@ def ranking(y:np.ndarray, # 0 or 1, `(N,)`
 # %% ../nbs/09_metrics.ipynb #9a1960c6
 def bootstrap_weights(groups,     # patient (or record) of each record, `(N,)`
                       n_boot:int, # number of resamples
-                      seed:int=0,
+                      seed=0,     # an int, or a `np.random.Generator` that goes on
                      )->np.ndarray: # int `(n_boot, N)`, how often each record is drawn
     "Cluster bootstrap: whole patients are drawn with replacement (Efron & Tibshirani 1993)."
     _, inverse = np.unique(np.asarray(groups), return_inverse=True)
@@ -66,11 +66,12 @@ def evaluate(y:np.ndarray,          # 0 or 1, `(N, C)`
             )->dict:                # JSON-able: `classes`, `macro`, `skipped`, `n_records`, `n_groups`, `level`, `n_boot`
     "Per-class and macro metrics with intervals by bootstrap over patients."
     y, p = np.asarray(y), np.asarray(p, float)
+    if n_boot < 1: raise BadArgument("n_boot", "at least 1", n_boot)
     if y.shape != p.shape or y.shape[1:] != (len(vocab),) or not len(y): raise BadArgument("y and p", f"of one shape (N, {len(vocab)})", (y.shape, p.shape))
     groups = np.arange(len(y)) if groups is None else groups; thresholds = np.broadcast_to(thresholds, len(vocab))
     point = {k: v[0] for k, v in all_metrics(y, p, thresholds, np.ones((1, len(y)))).items()}
-    step = max(1, 20_000_000 // y.size); w = bootstrap_weights(groups, n_boot, seed)          # a bound on memory
-    boot = [all_metrics(y, p, thresholds, w[i:i + step]) for i in range(0, n_boot, step)]
+    step = max(1, 20_000_000 // y.size); rng = np.random.default_rng(seed)                    # a bound on memory
+    boot = [all_metrics(y, p, thresholds, bootstrap_weights(groups, min(step, n_boot - i), rng)) for i in range(0, n_boot, step)]
     boot = {k: np.concatenate([b[k] for b in boot]) for k in point}
     scored = (y > .5).any(0) & (y < .5).any(0)
 
@@ -131,7 +132,9 @@ class Calibration:
             da, db = (hbb*ga - hab*gb)/det, (haa*gb - hab*ga)/det
             size = np.maximum(1, np.hypot(da, db)); a, b = a - da/size, b - db/size
             if max(np.abs(da).max(), np.abs(db).max()) < 1e-9: break
-        self.scale_, self.bias_ = np.maximum(a, 1e-3), b             # a score stays a score: the order is never turned round
+        turned = a < 1e-3                                            # a score stays a score: where its order would be turned round,
+        rate = (y.sum(0) + .5) / (len(y) + 1)                        # the class's share is all there is to say
+        self.scale_, self.bias_ = np.where(turned, 1e-3, a), np.where(turned, np.log(rate/(1 - rate)), b)
         return self
 
     def __call__(self, logits): return sigmoid(np.asarray(logits, float)*self.scale_ + self.bias_)
@@ -172,6 +175,6 @@ def epoch_scores(y, logits)->dict: # `(N, C)` each -> macro auc, ap, f1
     "Macro ROC-AUC, average precision and best F1 over the classes that have both sides."
     y, z = np.asarray(y), np.asarray(logits, float)
     keep = (y > .5).any(0) & (y < .5).any(0)
-    if not keep.any(): raise BadArgument("validation records", "such that at least one class has positives and negatives", f"{len(y)} records")
+    if not keep.any(): raise ECGError(f"none of the classes has both positives and negatives among the {len(y)} validation records")
     y, z = y[:, keep], z[:, keep]
     return {k: float(np.nan_to_num(v[0]).mean()) for k, v in all_metrics(y, z, Thresholds().fit(y, z).thresholds_, np.ones((1, len(y)))).items() if k in ("auc", "ap", "f1")}

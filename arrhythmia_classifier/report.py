@@ -270,7 +270,7 @@ def evaluation(metrics:dict,       # of `metrics.evaluate` on test records
     scores = [Html(f'<ul class="tiles">{join(_tile(m, k) for k in _columns)}</ul>')] if m else []
     scores += [class_table(metrics)]
     if m: scores.append(figure(plot_classes(metrics), "ROC-AUC of every finding with its interval; the numbers stand in the table above"))
-    out = [section("How good it is", paragraph("Mean of the findings on test records that nothing was chosen on, with the interval under each number."), *scores)]
+    out = [section("How good it is", paragraph("Mean of the findings on the records of this evaluation, with the interval under each number. They say something about new patients only if nothing was trained or chosen on these."), *scores)]
     if y is not None and m:
         out.append(section("Curves", figure(plot_roc(y, p, vocab), "ROC curves, sensitivity against one minus specificity, one a finding", "Up to ten findings, the most frequent ones."),
                            figure(plot_pr(y, p, vocab), "Precision against sensitivity, one curve a finding", "The short line at the left is the prevalence: what chance would give.")))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import BadArgument
+from .core import BadArgument, ECGError
 from .metrics import compare_auc
 from .classifier import Classifier
 import arrhythmia_classifier
@@ -156,18 +156,20 @@ def load_classifier(home:Home,
                     name:str=MODEL,        # name in the registry, an MLflow URI (`models:/…`, `runs:/…`), or a folder
                     alias:str="champion",
                     version:str|None=None, # instead of the alias
+                    device=None,           # None: the CPU
                    )->Classifier:
     "A classifier from the registry or from a folder."
-    if (Path(name)/"card.json").is_file(): return Classifier.load(Path(name))
+    if (Path(name)/"card.json").is_file(): return Classifier.load(Path(name), device)
     if not re.match(r"\w+:/", str(name)):
         version = version or version_of(home, name, alias)
         if version is None: raise BadArgument("name", f"a classifier's folder, or a registered model with the alias {alias!r}", str(name))
         name = f"models:/{name}/{version}"
     mlflow = home.mlflow()
-    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=str(name)))
+    try: folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=str(name)))
+    except mlflow.exceptions.MlflowException as e: raise ECGError(f"{name} can't be had from the registry: {e.message}") from None
     card = next(folder.rglob("card.json"), None)
     if card is None: raise BadArgument("name", "a model that this library logged", str(name))
-    out = Classifier.load(card.parent)
+    out = Classifier.load(card.parent, device)
     if m := re.fullmatch(r"models:/(.+)/(\d+)", str(name)): out.card.name, out.card.version = m[1], m[2]
     return out
 
@@ -216,8 +218,10 @@ def promote(home:Home,
     if new == old: return out
     comparison = None
     if old is not None:
-        s = score_both(load_classifier(home, name, version=old), load_classifier(home, name, version=new), records)
-        if not s["y"].size: raise BadArgument("records", "labelled records that both models can read, of classes that both know", "none")
+        a, b = load_classifier(home, name, version=old), load_classifier(home, name, version=new)
+        out["classes_lost"] = " ".join(l.abbr for l in a.vocab if b.vocab.index(l.code) is None)      # for people to judge: the gate compares what both know
+        s = score_both(a, b, records)
+        if not s["y"].size: raise ECGError("no labelled record that both models can read, of classes that both know")
         comparison = compare_auc(s["y"], s["p_a"], s["p_b"], s["groups"], n_boot=n_boot, level=level, seed=seed)
         out |= dict(auc_champion=comparison["auc_a"], auc_challenger=comparison["auc_b"], difference=comparison["difference"],
                     low=comparison["low"], high=comparison["high"], level=level, n_records=len(s["y"]), n_classes=comparison["n_classes"],

@@ -125,7 +125,7 @@ def _train_epoch(self:Trainer, stopped):
     todo = progress(self.train.batches(self.epoch, self.step), f"epoch {self.epoch + 1}/{self.config.epochs}", per_epoch - self.step, "batch")
     for batch in todo:
         self._note_rejected(batch)
-        if len(batch.record_id): self._train_step(batch, lr_at(self.epoch*per_epoch + self.step, total, self.config))
+        if len(batch.record_id): self._train_step(batch, lr_at(min(self.epoch*per_epoch + self.step, total - 1), total, self.config))
         self.step += 1
         if self.step % 10 == 0 and hasattr(todo, "set_postfix"): todo.set_postfix(loss=f"{self.sums[0]/max(self.sums[1], 1):.4f}", refresh=False)
         if stopped():
