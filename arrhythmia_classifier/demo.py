@@ -43,6 +43,7 @@ def demo_records(folder:Path, data, n:int, seed:int, say)->tuple: # -> corpus, d
     corpus = open_corpus(data, folder/"cache")
     entries = [e for e in corpus.entries if e.codes]
     for r in corpus.rejected[:5]: say(f"  rejected {r.record_id}: {r.reason}: {r.detail}")
+    if len(corpus.rejected) > 5: say(f"  … and {len(corpus.rejected) - 5} more rejected")
     if len(entries) > n:
         entries = [entries[i] for i in sorted(np.random.default_rng(seed).permutation(len(entries))[:n])]
         say(f"  {n} of {len(corpus.entries)} records, drawn at random (--records takes more)")
