@@ -56,7 +56,7 @@ def _load(home, model, name, device=None): # folder, alias or version -> Classif
 def demo(data: Annotated[Optional[Path], typer.Option(help="Real records instead of synthetic ones: a folder of WFDB records or a Delta table.")] = None,
          home: Annotated[Path, typer.Option(help="Where everything goes; it is made.")] = Path("arrhythmia-demo"),
          records: Annotated[int, typer.Option(help="Synthetic records to make, or real ones to use at most.")] = 1600,
-         epochs: Annotated[int, typer.Option(min=1, help="Epochs to train.")] = 14,
+         epochs: Annotated[int, typer.Option(min=1, help="Epochs to train.")] = 24,
          threads: ThreadsOpt = 1, seed: SeedOpt = 0):
     """The whole way in a few minutes: records, training, test metrics, registry, Delta tables, batch prediction, a page to look at.
 

@@ -65,7 +65,7 @@ def test_metrics(classifier, dataset, seed:int)->tuple: # -> metrics, y, p, p be
 def run_demo(folder,              # where everything goes
              data=None,           # real records: a folder of WFDB records or a Delta table; None: synthetic ones
              records:int=1600,    # how many
-             epochs:int=14,
+             epochs:int=24,
              seed:int=0,
              say=print,
             )->dict:              # places and figures
