@@ -346,7 +346,6 @@ def write_synth(folder,           # made if it isn't there
                )->list:           # paths of the `.hea` files
     "`n` synthetic records as WFDB files, and `records.csv` with record_id, patient_id."
     folder, out, rows = Path(folder), [], []
-    folder.mkdir(parents=True, exist_ok=True)
     for r in synth_records(n, fs, seconds, seed, **kw):
         out.append(write_record(r, folder, fmt)); rows.append((r.record_id, r.patient_id))
     with atomic_path(folder/'records.csv') as tmp, open(tmp, 'w', newline='', encoding='utf-8') as f:
