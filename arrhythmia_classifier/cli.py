@@ -32,7 +32,7 @@ ModelOpt = Annotated[str, typer.Option("--model", help="A folder with model.pt2 
 NameOpt = Annotated[str, typer.Option("--name", help="Three-level name of the registered model.")]
 SourceArg = Annotated[Path, typer.Argument(metavar="RECORDS", help="A folder of WFDB records, one record, or a Delta table.", show_default=False)]
 DeviceOpt = Annotated[Optional[str], typer.Option(help="cuda, mps or cpu [default: cpu; train takes the best there is].")]
-ThreadsOpt = Annotated[int, typer.Option(min=1, help="CPU threads for the network: 2 train the full size half as fast again on a quiet machine, and at half the speed on a busy one.")]
+ThreadsOpt = Annotated[int, typer.Option(min=1, help="CPU threads for the network: 2 help the full size on a quiet machine, and slow it down on a busy one.")]
 SeedOpt = Annotated[int, typer.Option(min=0)]
 BatchOpt = Annotated[int, typer.Option(min=1, help="Records side by side.")]
 BootOpt = Annotated[int, typer.Option(min=1, help="Bootstrap resamples.")]
