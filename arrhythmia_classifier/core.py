@@ -8,9 +8,10 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/core.html.md"""
 __all__ = ['LEADS', 'REASONS', 'lead_index', 'ECGError', 'BadArgument', 'MissingExtra', 'BadRecord', 'seed_everything',
            'pick_device', 'progress', 'atomic_path', 'write_json', 'read_json']
 
-# %% ../nbs/00_core.ipynb #41df42f0
-import json, os, random, sys
+# %% ../nbs/00_core.ipynb #ac5760c1
+import json, os, random, re, sys
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +21,19 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 
 _lead_index = {name.upper(): i for i, name in enumerate(LEADS)}
 
-# %% ../nbs/00_core.ipynb #2c153d1c
+# %% ../nbs/00_core.ipynb #f95a814d
+_before_lead = re.compile(r"(?:(?:MDC|ECG|EKG|LEAD|ABLEITUNG|ABL|EXTREMITÄTEN|BRUSTWAND|EINTHOVEN|GOLDBERGER|WILSON|ML)[-_.: ]*)+")
+
+@lru_cache(maxsize=4096)
 def lead_index(name:str, # a lead's name as a header spells it
               )->int|None: # its row in `LEADS`, or None when it is not one of the twelve
     "Row of a lead in the standard order, whatever the case and the usual prefixes."
-    key = "".join(str(name).upper().split())
+    key = " ".join(str(name).upper().split())
     if key.startswith("-"): return None                             # -aVR of the Cabrera order is another lead: aVR upside down
-    key = key.replace("-", "").replace("_", "")
-    for prefix in ("LEAD", "EINTHOVEN", "ML", "ECG"):
-        if key.removeprefix(prefix) in _lead_index: return _lead_index[key.removeprefix(prefix)]
-    return _lead_index.get("A" + key) if key in ("VR", "VL", "VF") else None
+    if m := _before_lead.match(key): key = key[m.end():]
+    key = re.sub(r"[-_ ]", "", key)
+    if key in ("VR", "VL", "VF"): key = "A" + key
+    return _lead_index.get("V" + key[1:] if re.fullmatch("C[1-6]", key) else key)
 
 # %% ../nbs/00_core.ipynb #ae24be01
 class ECGError(Exception):
