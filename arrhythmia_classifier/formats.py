@@ -124,7 +124,7 @@ def physical(x:np.ndarray,         # ADC units, int16 or int32 `(L, T)`
     if lack.any(): y[lack] = np.where(x[lack] == missing[lack, None], np.nan, y[lack])
     return y
 
-# %% ../nbs/01b_formats.ipynb #4ef61325
+# %% ../nbs/01b_formats.ipynb #14f0e8eb
 _share = {8: 1, 310: 4/3, 311: 4/3, **{k: v[0] for k, v in DIRECT.items()}}   # bytes a sample
 _flac = (508, 516, 524)
 MAX_BY_WFDB = 1 << 25     # values: 1.5 hours of 12 leads at 500 Hz; wfdb takes about 20 bytes for each
@@ -148,6 +148,7 @@ def _plain_copy(h, folder, name, links): # write `name.hea` for a record of one 
         if n is None: n = room
         if n < 1 or room < n: raise BadRecord("unreadable", f"{file} holds {max(room, 0)} samples a lead, {n} declared")
         if fmt in _flac and room != n: raise BadRecord("unreadable", f"{file} holds {room} samples a lead, {n} declared")
+        if max(h.skews[i:j]) >= n: raise BadRecord("unreadable", f"{file}: a skew of {max(h.skews[i:j])} samples, {n} are there")
         if n*frame > MAX_BY_WFDB: raise BadRecord("unreadable", f"{file}: {n*frame} values in format {fmt}, wfdb gets at most {MAX_BY_WFDB}")
         _lend(f.name, folder/f"{name}_{k}.dat"); lines += [_plain_line(h, l, f"{name}_{k}.dat", fmt, at) for l in range(i, j)]
     (folder/f"{name}.hea").write_text("\n".join([f"{name} {h.n_leads} {h.fs:.12g} {n or 0}", *lines, ""]), encoding="utf-8")
@@ -181,6 +182,7 @@ def read_by_wfdb(h:Header,
         try: r = wfdb.rdrecord(os.path.join(folder, "s"))
         except Exception as e: raise BadRecord("unreadable", f"{h.path.name}: {type(e).__name__}: {str(e).replace(folder, '')}"[:300]) from None
     if r.p_signal is None or not r.p_signal.size: raise BadRecord("no_signal", h.path.name)
+    if not r.units: raise BadRecord("unreadable", f"{h.path.name}: its segments differ in leads or units")
     volts = [k for k, u in enumerate(r.units) if u == "mV"]
     gain = max((abs(r.adc_gain[k]) for k in volts), default=1000.) if getattr(r, "adc_gain", None) else 1000.
     return r.p_signal.T[volts], [r.sig_name[k] for k in volts], 1000/gain
