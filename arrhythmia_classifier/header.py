@@ -109,7 +109,7 @@ def _comments(lines): # comment lines -> (fields of `Header`, notes)
     return dict(codes=tuple(dict.fromkeys(codes)), age=age, sex=sex if sex in ("M", "F") else None, patient_id=say.get("patientid") or None,
                 comments=tuple(comments)), notes
 
-# %% ../nbs/01a_header.ipynb #24ba56a2
+# %% ../nbs/01a_header.ipynb #77494ca4
 _units = dict(mv=1., uv=1e-3, v=1e3, nv=1e-6)
 
 @lru_cache(maxsize=1024)
@@ -120,7 +120,7 @@ def _format(text): # "16x1:0+24" -> (format, samples a frame, skew, offset)
 
 @lru_cache(maxsize=1024)
 def _gain(text): # "1000.0(0)/mV" -> (gain, baseline or None, unit's factor to mV, whether the gain is missing)
-    m = re.fullmatch(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)?(?:\(([-+]?\d+)\))?(?:/(\S+))?", text)
+    m = re.fullmatch(r"([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)?(?:\(([-+]?\d+)\))?(?:/(\S+))?", text)
     if not m: raise BadRecord("unreadable", f"gain {text[:40]!r}")
     gain = float(m[1] or 0)
     if not np.isfinite(gain): raise BadRecord("unreadable", f"gain {text[:40]!r}")
@@ -151,14 +151,14 @@ def _signal_lines(lines): # the same for all leads at once, column by column: ->
     bases = [z if b is None else b for b, z in zip(bases, zero)]
     return [list(file), *map(list, zip(*map(_format, fmt))), gains, bases, mv, missing, first, [c & 0xFFFF for c in checksum], [l.strip() for l in lead]]
 
-# %% ../nbs/01a_header.ipynb #b2f75d26
+# %% ../nbs/01a_header.ipynb #873b7872
 def _mend(body, comments, n_leads): # lines, joined by a lost line break -> split where a file's name or a comment begins; (lines, comments, whether something was mended)
     out, extra = [body[0]], []
     for line in body[1:]:
         if m := re.search(r"#\s*\w+\s*:", line): extra.append(line[m.start():]); line = line[:m.start()].rstrip()
         out.append(line)
     if len(out) - 1 < n_leads and len(out) > 1:
-        start = re.compile(r"(?<=\S)\s*(?=" + re.escape(out[-1].split()[0]) + r"\s+\d+\S*\s)")
+        start = re.compile(r"(?<=\S)\s*(?=" + re.escape(out[-1].split()[0]) + r"\s+\d\S*\s)")
         out = [part for line in out for part in start.split(line)]
     return out, extra + comments, len(out) != len(body) or bool(extra)
 
