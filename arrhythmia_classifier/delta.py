@@ -53,7 +53,7 @@ def _stream(table, columns=None, predicate=None):
 def _ids(table, predicate=None): # set of record ids
     return {i for rb in _stream(table, ["record_id"], predicate) for i in rb.column(0).to_pylist()}
 
-# %% ../nbs/15_delta.ipynb #fdddf094
+# %% ../nbs/15_delta.ipynb #4f62a952
 def _item_id(item): # of a Record, Rejected, Entry, path, or row that is ready
     return item["record_id"] if isinstance(item, dict) else item.record_id if hasattr(item, "record_id") else Path(item).stem
 
@@ -61,10 +61,11 @@ def _item_source(item): # path of what is to be read, "" where the item does not
     if not hasattr(item, "record_id"): return str(Path(item).absolute())
     return str(Path(item.where).absolute()) if getattr(item, "where", "") else str(getattr(item, "source", ""))
 
-def _read(item): # Record, Rejected, Entry or path → Record or Rejected
+def _read(item, read=None): # Record, Rejected, Entry or path → Record or Rejected
     if isinstance(item, (Record, Rejected)): return item
     try:
         if not isinstance(item, Entry): return read_record(item)
+        if read: return read(item)
         r = read_record(item.where)
         return replace(r, patient_id=r.patient_id or item.patient_id)
     except BadRecord as e: return Rejected(_item_id(item), e.reason, e.detail)
@@ -80,11 +81,12 @@ def _chunks(rows, count, size=64 << 20): # rows → lists of at most `count`, or
 _writer = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=128,
                            column_properties={"signal": ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE")})
 
-# %% ../nbs/15_delta.ipynb #2883715d
+# %% ../nbs/15_delta.ipynb #6225b38a
 def ingest(items,           # of `Record`s, `Rejected`s, `Entry`s or paths of WFDB records
            table_path,      # folder of `ecg_records`
            chunk:int=256,   # records a commit
            total:int|None=None, # how many there are, for the progress bar
+           read=None,       # `Entry` -> `Record`, as `corpora.Folder.load`; None reads its `where`
           )->dict:          # counts, and what was rejected with its reason
     "Append what isn't in the table yet, and replace what was refused and can be read now. Killed and run again, it adds what is missing."
     if chunk < 1: raise BadArgument("chunk", "at least 1", chunk)
@@ -100,7 +102,7 @@ def ingest(items,           # of `Record`s, `Rejected`s, `Entry`s or paths of WF
             source = _item_source(item)
             known, refused = there.get(id_, (None, None))
             if id_ in there and not refused: out["skipped"] += 1; out["other_source"] += bool(source and known and source != known); continue
-            r = _read(item)
+            r = _read(item, read)
             if refused and isinstance(r, Rejected): out["skipped"] += 1; continue      # still what it was
             if isinstance(r, Rejected): reject(r); r = rejected_to_row(r, source)
             yield r

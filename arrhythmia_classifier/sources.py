@@ -1,4 +1,4 @@
-"""One way in for everything that holds records: a corpus as it is published, a folder of WFDB files, a single record, a Delta table
+"""One way in for everything that holds records: a corpus as it is published, a folder of WFDB files, a single record, a pack, a Delta table
 
 Docs: https://kvnlng.github.io/ArrhythmiaClassifier/sources.html.md"""
 
@@ -7,12 +7,12 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/sources.html.md"""
 # %% auto #0
 __all__ = ['stream', 'unpack_table', 'TableDataset', 'table_entries', 'Corpus', 'open_corpus']
 
-# %% ../nbs/15a_sources.ipynb #9340de05
+# %% ../nbs/15a_sources.ipynb #4f84efbe
 import hashlib
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,19 +23,21 @@ from .core import BadArgument, atomic_path, progress
 from .corpora import open_folder, stream_folder
 from .dataset import ECGDataset, Entry, Rejected
 from .delta import is_delta, scan_records
+from .pack import Pack, is_pack
+from .packed import PackedDataset, stream_pack
 
-# %% ../nbs/15a_sources.ipynb #1305f51d
-def _as_stored(path, labels, rate): # a table's codes are those it was filled with
-    if labels != "auto": raise BadArgument("labels", "'auto' for a Delta table, which holds the codes it was filled with", labels)
-    if rate is not None: raise BadArgument("rate", "None for a Delta table", rate)
+# %% ../nbs/15a_sources.ipynb #08020985
+def _as_stored(what, labels, rate): # a table's and a pack's codes are those they were filled with
+    if labels != "auto": raise BadArgument("labels", f"'auto' for {what}, which holds the codes it was filled with", labels)
+    if rate is not None: raise BadArgument("rate", f"None for {what}", rate)
 
-def stream(path,               # a folder of any layout, a CSV of labels, one record, or a Delta table `ecg_records`
+def stream(path,               # a folder of any layout, a CSV of labels, one record, a pack, or a Delta table `ecg_records`
            labels:str="auto", rate:int|None=None, fs:float|None=None, # of a folder, see `open_folder`
           ):
     "Yield a source's `Record`s, and `Rejected`s for what can't be read."
-    if not is_delta(path): return stream_folder(path, labels, rate, fs)
-    _as_stored(path, labels, rate)
-    return scan_records(path)
+    if is_pack(path): _as_stored("a pack", labels, rate); return stream_pack(path)
+    if is_delta(path): _as_stored("a Delta table", labels, rate); return scan_records(path)
+    return stream_folder(path, labels, rate, fs)
 
 # %% ../nbs/15a_sources.ipynb #795ada39
 def unpack_table(table:Path, cache:Path # folder of an `ecg_records` table; folder to unpack into
@@ -83,23 +85,26 @@ def table_entries(folder)->tuple: # (list of `Entry`, list of `Rejected`)
     return ([Entry(r["record_id"], tuple(r["labels"] or ()), r["patient_id"], r["n_samples"] and r["n_samples"]/r["fs"], str(k)) for k, r in enumerate(rows) if not bad(r)],
             [Rejected(r["record_id"], r["reason"] or "no_signal", r["detail"] or "") for r in rows if bad(r)])
 
-# %% ../nbs/15a_sources.ipynb #e50ae101
+# %% ../nbs/15a_sources.ipynb #d025ab26
 @dataclass
 class Corpus:
     "A source opened for training."
-    entries:list      # `Entry`s
+    entries:Sequence  # `Entry`s
     rejected:list     # `Rejected`s: records whose header, row or file can't be used
     dataset:Callable  # `dataset(entries, vocab, fs, **kw)` -> `ECGDataset`
     about:dict=field(default_factory=dict) # of a folder: its layout, labels and counts, see `open_folder`
 
-def open_corpus(path,          # a folder of any layout, a CSV of labels, one record, or a Delta table
+def open_corpus(path,          # a folder of any layout, a CSV of labels, one record, a pack, or a Delta table
                 cache=".",     # where a table is unpacked
                 labels:str="auto", rate:int|None=None, fs:float|None=None, # of a folder, see `open_folder`
                )->Corpus:
     "Open a source for random access."
+    if is_pack(path):
+        _as_stored("a pack", labels, rate); p = Pack(path)
+        return Corpus(p.entries, p.rejected, partial(PackedDataset, pack=p), dict(name="pack"))
     if not is_delta(path):
         f = open_folder(path, labels, rate, fs)
         return Corpus(f.entries, f.rejected, f.dataset, f.about)
-    _as_stored(path, labels, rate)
+    _as_stored("a Delta table", labels, rate)
     folder = unpack_table(Path(path), Path(cache))
     return Corpus(*table_entries(folder), partial(TableDataset, folder=folder))
