@@ -52,7 +52,7 @@ def _regular(path, flags, name):
     if stat.S_ISREG(info.st_mode): return f, info.st_size
     f.close(); raise BadRecord("unreadable", f"{name} is no regular file")
 
-# %% ../nbs/01a_header.ipynb #3aa7c2c5
+# %% ../nbs/01a_header.ipynb #2c688fda
 def read_id(path)->str: # of the .hea file
     "A record's id: its file's name without the ending, as text (a file's name may be any bytes)."
     return os.fsencode(os.path.basename(path).removesuffix(".hea")).decode("utf-8", "replace")
@@ -83,6 +83,9 @@ class Header:
     patient_id:str|None=None
     comments:tuple=()        # comment lines without their #
     notes:tuple=()           # what was repaired, in words
+
+    def __repr__(self):
+        return f"Header({self.record_id}: {' '.join(self.leads)}, {self.n_samples} samples at {self.fs:g} Hz, format {'/'.join(map(str, sorted(set(self.formats))))}{', ' + '; '.join(self.notes) if self.notes else ''})"
 
 MAX_LEADS = 1024
 MIN_FS, MAX_FS = 20., 20_000.  # Hz: slower is no ECG that can be read, faster no ECG device
