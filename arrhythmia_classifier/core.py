@@ -21,7 +21,7 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 
 _lead_index = {name.upper(): i for i, name in enumerate(LEADS)}
 
-# %% ../nbs/00_core.ipynb #f95a814d
+# %% ../nbs/00_core.ipynb #adca2e9f
 _before_lead = re.compile(r"(?:(?:MDC|ECG|EKG|LEAD|ABLEITUNG|ABL|EXTREMITÄTEN|BRUSTWAND|EINTHOVEN|GOLDBERGER|WILSON|ML)[-_.: ]*)+")
 
 @lru_cache(maxsize=4096)
@@ -30,7 +30,7 @@ def lead_index(name:str, # a lead's name as a header spells it
     "Row of a lead in the standard order, whatever the case and the usual prefixes."
     key = " ".join(str(name).upper().split())
     if key.startswith("-"): return None                             # -aVR of the Cabrera order is another lead: aVR upside down
-    if m := _before_lead.match(key): key = key[m.end():]
+    if m := _before_lead.match(key): key = dict(zip("123", LEADS)).get(key[m.end():], key[m.end():])
     key = re.sub(r"[-_ ]", "", key)
     if key in ("VR", "VL", "VF"): key = "A" + key
     return _lead_index.get("V" + key[1:] if re.fullmatch("C[1-6]", key) else key)

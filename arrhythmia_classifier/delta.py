@@ -21,10 +21,10 @@ from .records import Record, read_record
 from .dataset import Entry, Rejected
 from .batch import PREDICTIONS, RECORDS, predictor, records_to_batch, rejected_to_row, row_to_item
 
-# %% ../nbs/15_delta.ipynb #38e86e1f
+# %% ../nbs/15_delta.ipynb #964d8ea7
 def is_delta(path)->bool:
     "Is there a Delta table at this place?"
-    return "\n" not in str(path) and DeltaTable.is_deltatable(str(path))
+    return "\n" not in str(path) and not Path(path).is_file() and DeltaTable.is_deltatable(str(path))
 
 def _retry(commit, tries=40):
     "The result of `commit()`, called again while others commit in between."

@@ -90,12 +90,14 @@ class Header:
 MAX_LEADS = 1024
 MIN_FS, MAX_FS = 20., 20_000.  # Hz: slower is no ECG that can be read, faster no ECG device
 
-# %% ../nbs/01a_header.ipynb #2ad72a36
+# %% ../nbs/01a_header.ipynb #23d21706
 def _comments(lines): # comment lines -> (fields of `Header`, notes)
     comments = [line.strip("# \t") for line in lines]; say, notes = {}, []
     for c in comments:
         key, _, value = c.partition(":")
-        say.setdefault(key.strip().lower(), value.strip())
+        key, value = key.strip().lower(), value.strip()
+        if key == "dx" and say.get("dx"): notes.append("several Dx lines"); say["dx"] += f",{value}"
+        else: say.setdefault(key, value)
     dx = say.get("dx", "")
     codes = [c.strip() for c in (re.split(r"[,;]", dx) if not re.fullmatch(r"\d+(\s+\d+)+", dx) else dx.split())]
     codes = [c for c in codes if c.lower() not in ("nan", "unknown")]
@@ -112,7 +114,8 @@ def _comments(lines): # comment lines -> (fields of `Header`, notes)
     return dict(codes=tuple(dict.fromkeys(codes)), age=age, sex=sex if sex in ("M", "F") else None, patient_id=say.get("patientid") or None,
                 comments=tuple(comments)), notes
 
-# %% ../nbs/01a_header.ipynb #77494ca4
+# %% ../nbs/01a_header.ipynb #fb5c9562
+_bits = ("8", "10", "11", "12", "14", "16", "24", "32")   # of an ADC; a gain of so few units per mV is none
 _units = dict(mv=1., uv=1e-3, v=1e3, nv=1e-6)
 
 @lru_cache(maxsize=1024)
@@ -139,6 +142,7 @@ def _signal_line(line): # -> (file, format, samples a frame, skew, offset, gain,
         try: numbers.append(int(text))
         except ValueError: break
     lead = " ".join(f[3 + len(numbers):])
+    if len(numbers) == 4 and lead and f[2] in _bits: gain, base, mv, missing, numbers = 200., None, 1., True, [int(f[2]), *numbers]   # the gain was left out: what follows is whole
     numbers += [0, 0, 0, None][len(numbers):] if len(numbers) < 4 else []
     _, zero, first, checksum = numbers[:4]
     return f[0], *_format(f[1]), gain, zero if base is None else base, mv, missing, first, None if checksum is None else checksum & 0xFFFF, lead
@@ -154,7 +158,7 @@ def _signal_lines(lines): # the same for all leads at once, column by column: ->
     bases = [z if b is None else b for b, z in zip(bases, zero)]
     return [list(file), *map(list, zip(*map(_format, fmt))), gains, bases, mv, missing, first, [c & 0xFFFF for c in checksum], [l.strip() for l in lead]]
 
-# %% ../nbs/01a_header.ipynb #873b7872
+# %% ../nbs/01a_header.ipynb #f5230f30
 def _mend(body, comments, n_leads): # lines, joined by a lost line break -> split where a file's name or a comment begins; (lines, comments, whether something was mended)
     out, extra = [body[0]], []
     for line in body[1:]:
@@ -170,14 +174,19 @@ def _record_line(line, path): # -> (name, segments, leads, fs, samples, notes)
     if len(f) < 2 or not f[1].isdigit(): raise BadRecord("unreadable", f"{path.name}: record line {line[:60]!r} has no number of leads")
     name, _, segments = f[0].partition("/"); notes = []
     if name != path.stem: notes.append(f"header names {name[:60]}")
-    try: fs = float(re.split(r"[/(]", f[2])[0]) if len(f) > 2 else 250.                       # 250 Hz: header(5)'s default
-    except ValueError: raise BadRecord("unreadable", f"{path.name}: sampling rate {f[2][:40]!r}") from None
+    rate = re.split(r"[/(]", f[2])[0] if len(f) > 2 else "250"                                # 250 Hz: header(5)'s default
+    if not re.fullmatch(r"\d+(\.\d*)?([eE][-+]?\d+)?", rate, re.A): raise BadRecord("unreadable", f"{path.name}: sampling rate {f[2][:40]!r}")
+    fs = float(rate)
     if not MIN_FS <= fs <= MAX_FS: raise BadRecord("unreadable", f"sampling rate {fs:g} Hz, allowed {MIN_FS:g} to {MAX_FS:g}")
-    n = int(f[3]) if len(f) > 3 and f[3].isdigit() else None
+    n = None if len(f) < 4 or ":" in f[3] or re.fullmatch(r"\d+[-/]\w+[-/]\d+", f[3]) else f[3]  # a time or a date may follow the rate, too
+    if n is not None:
+        if not re.fullmatch(r"\d+(\.0*)?", n, re.A): raise BadRecord("unreadable", f"{path.name}: number of samples {n[:40]!r}")
+        if "." in n: notes.append(f"number of samples {n[:40]}")
+        n = int(n.partition(".")[0])
     if len(f) > 5 and ":" in f[5] and ":" not in f[4]: notes.append("date before time")
     return segments, int(f[1]), fs, n, notes
 
-# %% ../nbs/01a_header.ipynb #3ea46424
+# %% ../nbs/01a_header.ipynb #7ec32ab6
 def _parse(path, lines):
     body, comments = [l for l in lines if l and l[0] != "#"], [l for l in lines if l and l[0] == "#"]
     if not body: raise BadRecord("unreadable", f"{path.name} is empty")
@@ -194,9 +203,14 @@ def _parse(path, lines):
         h.files, h.formats, h.per_frame, h.skews, h.offsets, gains, bases, mv, missing, h.first, h.checksums, h.leads = _signal_lines(body[1:])
         h.gains, h.baselines, h.to_mv = np.array(gains), np.array(bases, float), np.array(mv)
         if any(missing): notes.append("gain missing, 200 per mV assumed")
+        if odd := {u for u in map(_unit, body[1:]) if u and u not in ("mV", "uV", "µV", "μV", "V", "nV") and u.lower().replace("µ", "u").replace("μ", "u") in _units}: notes.append(f"unit {','.join(sorted(odd))}")
         if any(f.rpartition(".")[0] != path.stem for f in set(h.files)): notes.append(f"signals in {','.join(sorted(set(h.files)))[:200]}")
     h.notes = tuple(notes)
     return h
+
+def _unit(line): # as it is written in a lead's line
+    f = line.split(None, 3)
+    return f[2].partition("/")[2] if len(f) > 2 else ""
 
 def _declared(line): # number of leads in a record line, -1 if it has none
     f = line.split(None, 2)
@@ -207,7 +221,7 @@ def _segments(lines, declared, path): # lines "name samples" -> ((name, samples)
     if str(len(found)) != declared: raise BadRecord("unreadable", f"{path.name}: {declared} segments declared, {len(found)} there")
     return found
 
-# %% ../nbs/01a_header.ipynb #9ca69346
+# %% ../nbs/01a_header.ipynb #15b1b825
 def read_header(path:str|Path,        # of the .hea file
                 links:bool|None=None, # follow symbolic links out of the folder; None: see `links_allowed`
                )->Header:
@@ -216,7 +230,7 @@ def read_header(path:str|Path,        # of the .hea file
     with f:
         if size > MAX_HEADER: raise BadRecord("unreadable", f"{path.name} has {size} bytes, a header has at most {MAX_HEADER}")
         data = f.read(size)
-    notes = ("byte-order mark",)*data.startswith(b"\xef\xbb\xbf") + ("Windows line ends",)*(b"\r\n" in data)
+    notes = ("byte-order mark",)*data.startswith(b"\xef\xbb\xbf") + ("Windows line ends",)*(b"\r\n" in data) + ("old Macintosh line ends",)*(b"\r" in data and b"\n" not in data)
     try: text = data.decode("utf-8-sig")
     except UnicodeDecodeError: text = data.decode("latin-1")                       # umlauts and µ of old Windows programs
     try: h = _parse(path, [l.strip() for l in text.splitlines()])

@@ -9,7 +9,7 @@ __all__ = ['VERDICT', 'SYSTEMS', 'inspect_line', 'note_kind', 'inspect_summary',
            'write_verdicts', 'score_lines', 'TrainSettings', 'train_datasets', 'log_fit', 'epoch_line', 'train_job',
            'answered', 'labelled_stream', 'evaluate_job']
 
-# %% ../nbs/19a_jobs.ipynb #48ed13dc
+# %% ../nbs/19a_jobs.ipynb #8d904edc
 import csv, json, time
 from collections import Counter, deque
 from contextlib import contextmanager
@@ -29,9 +29,11 @@ from .metrics import evaluate
 from .model import ModelConfig
 from .pack import is_pack
 from .quality import quality
+from .recording import read_or_open
 from .report import evaluation, model_card, plot_history, write_report
 from .sources import open_corpus, stream
-from .splits import Manifest, kept_split, load_manifest, split
+from .splits import kept_split, load_manifest, split
+from .timeline import predict_all
 from .tracking import MODEL, Home, log_training
 from .train import TrainConfig
 
@@ -131,7 +133,7 @@ def score_lines(m:dict)->list: # of `metrics.evaluate` -> lines of text
     if m["skipped"]: out.append("no positives or no negatives here, so not in the mean: " + ", ".join(map(name_of, m["skipped"])))
     return out
 
-# %% ../nbs/19a_jobs.ipynb #2516004d
+# %% ../nbs/19a_jobs.ipynb #9ff678f2
 SYSTEMS = ("auto", "scp", "snomed")
 
 @dataclass(frozen=True)
@@ -185,7 +187,8 @@ def _sides(entries, s, say): # -> dict(train, valid)
         say(f"  the corpus's own split: folds 1 to 8 to train on, 9 to validate; {len(parts['test'])} records of fold 10 are left alone")
         return parts
     if s.split in ("auto", "tenth"): return split(entries, dict(train=.9, valid=.1), s.seed)
-    m = load_manifest(s.split) if Path(s.split).exists() else Manifest(s.seed, dict(train=.9, valid=.1), {}, "", {})
+    if not Path(s.split).is_file(): raise BadArgument("split", "'auto', 'official', 'tenth', or the file of a split", s.split)
+    m = load_manifest(s.split)
     if not {"train", "valid"} <= m.shares.keys(): raise BadArgument("split", "the manifest of a split with train and valid", list(m.shares))
     return kept_split(entries, m.shares, s.split, m.seed)                    # a test side is left alone
 
@@ -204,6 +207,9 @@ def train_datasets(s:TrainSettings, cache, say=print)->tuple: # (train, valid) d
     entries = [e for e in corpus.entries if e.codes]
     if len(corpus.entries) > len(entries): say(f"  {len(corpus.entries) - len(entries)} records without a diagnosis are not used")
     if not entries: raise ECGError(f"no labelled record in {Path(s.data).name}")
+    other_words = [c for c in {c for e in entries for c in e.codes} if (c in SCP) != (s.system == "scp")] if s.system != "auto" else []
+    if other_words and len(other_words) == len({c for e in entries for c in e.codes}):
+        raise BadArgument("labels", f"'auto': {Path(s.data).name} holds {'SNOMED-CT codes' if s.system == 'scp' else 'SCP statements'}, {', '.join(sorted(other_words)[:3])} …", s.labels)
     if all(e.patient_id is None for e in entries): say("  no patients are known, so each record counts as one: the split may have a patient on both sides")
     parts = dict(train=entries, valid=[e for e in other.entries if e.codes]) if other else _sides(entries, s, say)
     vocab, rare = (VOCABULARIES[s.labels], Counter()) if s.labels in VOCABULARIES else vocabulary_of((e.codes for e in parts["train"]), s.min_count)
@@ -264,20 +270,20 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
         out |= dict(name=v["name"], version=v["version"], mlflow_run=v["run_id"])
     return out
 
-# %% ../nbs/19a_jobs.ipynb #3bdd16a0
+# %% ../nbs/19a_jobs.ipynb #4d1cb96b
 def answered(classifier, items, batch_size:int=32):
-    "Yield `(item, prediction)` for each `Record` or `Rejected`, in order; the item comes back without its signal."
+    "Yield `(item, prediction)` for each `Record`, `Recording` or `Rejected`, in order; the item comes back without its signal."
     waiting = deque()
     def watched():
         for r in items:
             waiting.append(r if isinstance(r, Rejected) else (r.record_id, r.codes, r.patient_id, r.age, r.sex)); yield r
-    for p in classifier.predict(watched(), batch_size): yield waiting.popleft(), p
+    for p in predict_all(classifier, watched(), batch_size): yield waiting.popleft(), p
 
 def labelled_stream(path, vocab, rate=None, fs=None): # `stream`, with codes of the system that a vocabulary speaks, where the corpus has both
     if is_pack(path) or is_delta(path): return stream(path)
-    if not any(c in SCP for l in vocab for c in l.codes): return stream(path, "snomed", rate, fs)
-    try: return stream(path, "scp", rate, fs)
-    except BadArgument: return stream(path, "auto", rate, fs)             # no SCP statements there: codes without a class are counted
+    if not any(c in SCP for l in vocab for c in l.codes): return stream(path, "snomed", rate, fs, read_or_open)
+    try: return stream(path, "scp", rate, fs, read_or_open)
+    except BadArgument: return stream(path, "auto", rate, fs, read_or_open)             # no SCP statements there: codes without a class are counted
 
 def evaluate_job(classifier:Classifier,
                  data,                    # labelled records: any source
@@ -299,6 +305,7 @@ def evaluate_job(classifier:Classifier,
         groups.append(f"patient {patient}" if patient else f"record {record_id}")
     if not ids: raise ECGError(f"no labelled record that can be used in {Path(data).name}: {len(rejected)} rejected, {unlabelled} without a diagnosis")
     y, p = np.array(y), np.array(p)
+    if not y.any(): raise ECGError(f"no record in {Path(data).name} has one of the classifier's classes; its codes are {', '.join(c for c, _ in unknown.most_common(3))} …")
     out = evaluate(y, p, classifier.vocab, classifier.thresholds, groups, n_boot, seed=seed)
     out |= dict(rejected=rejected, unlabelled=unlabelled, codes_without_class=dict(unknown.most_common()))
     if folder is not None:

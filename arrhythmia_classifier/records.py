@@ -8,7 +8,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/records.html.md"""
 __all__ = ['LIMB', 'MAX_NAN', 'RAIL_MV', 'RAIL_SHARE', 'Record', 'derive_limb_leads', 'from_leads', 'header_path', 'read_record',
            'resample', 'resampled', 'check_signal', 'quantise', 'write_record', 'find_records']
 
-# %% ../nbs/02_records.ipynb #46eba9c1
+# %% ../nbs/02_records.ipynb #38c8cb23
 import os, struct
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -20,7 +20,7 @@ from scipy.signal import firwin, resample_poly
 
 from .core import LEADS, BadArgument, BadRecord, atomic_path, lead_index
 from .formats import read_physical
-from .header import read_header, read_id
+from .header import links_allowed, read_header, read_id
 
 # %% ../nbs/02_records.ipynb #66b45f25
 @dataclass
@@ -94,7 +94,7 @@ def _clean(x, rows): # `(12, T)`, changed in place; rows that were recorded -> {
         elif max(-lo[r], hi[r]) >= RAIL_MV and any(abs(v) >= RAIL_MV and (x[r] == v).mean() > RAIL_SHARE for v in (lo[r], hi[r])): say("saturated", r)
     return odd, lo != hi
 
-# %% ../nbs/02_records.ipynb #4d2be4f4
+# %% ../nbs/02_records.ipynb #40f51603
 _standard = list(range(12))
 
 def from_leads(record_id:str,
@@ -122,6 +122,7 @@ def from_leads(record_id:str,
     if len(odd.get("saturated", ())) == mask.sum(): raise BadRecord("saturated", f"all of {mask.sum()} leads")
     notes += [f"{what} {','.join(ls)}" for what, ls in odd.items()]
     if len(known) < 12 and (derived := _derive_only(x, mask, set(range(6)) - set(known))): notes.append(f"derived {','.join(derived)}")
+    if odd := [str(l) for l, r in zip(leads, row) if r is not None and l != LEADS[r] and l != LEADS[r].upper()]: notes.append(f"leads named {','.join(odd)}"[:200])
     if len(known) < len(leads): notes.append(f"ignored {','.join(str(l) for l, r in zip(leads, row) if r is None)}"[:300])
     return Record(record_id, x, float(fs), mask, notes=tuple(notes), **kw)
 
@@ -204,11 +205,16 @@ def write_record(r:Record, folder:str|Path,
     with atomic_path(hea) as tmp: tmp.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return hea
 
-# %% ../nbs/02_records.ipynb #bc42f449
+# %% ../nbs/02_records.ipynb #7b376cf2
 def find_records(path:str|Path # a folder (searched through), or one record by any of its names
                 )->list:       # paths of headers, sorted
-    "Headers of all records at a place."
-    path = Path(path)
-    if path.is_dir(): return sorted(p for p in path.rglob("*.hea") if not p.name.startswith("."))
+    "Headers of all records at a place; folders behind symbolic links only where `header.links_allowed`."
+    path, seen, out = Path(path), set(), []
+    if path.is_dir():
+        for folder, inner, files in os.walk(path, followlinks=links_allowed()):
+            real = os.path.realpath(folder); inner[:] = [] if real in seen else inner     # a link may lead back up
+            if real not in seen: out += [Path(folder, f) for f in files if f.endswith(".hea") and not f.startswith(".")]
+            seen.add(real)
+        return sorted(out)
     if (one := header_path(path)).is_file(): return [one]
     raise BadArgument("path", "a folder of WFDB records or one record", str(path))
