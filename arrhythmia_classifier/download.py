@@ -21,10 +21,10 @@ from requests.adapters import HTTPAdapter
 
 from .core import BadArgument, ECGError, progress
 
-# %% ../nbs/04c_download.ipynb #691a061c
+# %% ../nbs/04c_download.ipynb #1e290609
 @dataclass(frozen=True)
 class Corpus:
-    "A public corpus on PhysioNet."
+    "A public corpus on PhysioNet; its own LICENSE.txt decides, as not every number and licence here could be verified."
     slug:str         # of its page
     version:str
     records:int
@@ -36,7 +36,7 @@ class Corpus:
 _cc, _odc = "CC BY 4.0", "ODC-By 1.0"
 DOWNLOADS = {
     "ptb-xl": Corpus("ptb-xl", "1.0.3", 21_799, "10 s, 12 leads, 500 and 100 Hz, 71 SCP statements; 3 GB", _cc, "Wagner et al., Scientific Data 7:154 (2020)"),
-    "ecg-arrhythmia": Corpus("ecg-arrhythmia", "1.0.0", 45_152, "10 s, 12 leads, 500 Hz, Chapman, Shaoxing, Ningbo; 5 GB", _cc, "Zheng et al., Scientific Data 7:48 (2020)"),
+    "ecg-arrhythmia": Corpus("ecg-arrhythmia", "1.0.0", 45_152, "10 s, 12 leads, 500 Hz, Chapman, Shaoxing, Ningbo; 5 GB", _cc, "Zheng et al., Scientific Reports 10 (2020)"),
     "challenge-2020": Corpus("challenge-2020", "1.0.2", 43_101, "six sources, 5 s to 30 min, 12 leads", _cc, "Perez Alday et al., Physiol. Meas. 41:124003 (2020)", ("training/*",)),
     "challenge-2021": Corpus("challenge-2021", "1.0.3", 88_253, "eight sources, 5 s to 30 min, 12 leads", _cc, "Reyna et al., Computing in Cardiology 48 (2021)", ("training/*",)),
     "ptbdb": Corpus("ptbdb", "1.0.0", 549, "PTB Diagnostic, 15 leads, 1000 Hz; 1.7 GB", _odc, "Bousseljot et al., Biomedizinische Technik 40:317 (1995)"),
@@ -51,7 +51,7 @@ def corpus_of(name:str # key of `DOWNLOADS`, or any open PhysioNet project as "s
     if m := re.fullmatch(r"([a-z0-9][a-z0-9-]{1,60})/(\d+(?:\.\d+){1,2})", name): return Corpus(m[1], m[2], 0, "", "see its page", "see its page")
     raise BadArgument("name", f"one of {', '.join(DOWNLOADS)}, or slug/version of a PhysioNet project such as ludb/1.0.1", name)
 
-# %% ../nbs/04c_download.ipynb #2f6a5a47
+# %% ../nbs/04c_download.ipynb #b63d35d7
 MANIFEST = ".downloaded.jsonl"   # what has been checked: one line a file, appended; a torn last line is ignored
 MAX_LIST = 64 << 20              # bytes of a list of files: a million of them
 
@@ -79,7 +79,11 @@ def wanted(paths, only # patterns as in "records100/*"; () for all
     "Those paths that one of the patterns matches, and all at the top."
     return [p for p in paths if not only or "/" not in p or any(fnmatch(p, o) for o in only)]
 
-# %% ../nbs/04c_download.ipynb #0a3c3a7c
+def _all_match(only, paths): # patterns that mean nothing are a mistake, not a small download
+    if idle := [o for o in only if not any(fnmatch(p, o) for p in paths)]:
+        raise BadArgument("only", "patterns that match paths of the project, as in 'records100/*'", ", ".join(idle))
+
+# %% ../nbs/04c_download.ipynb #b2994b9e
 class _Session(requests.Session):
     def get_redirect_target(self, response):
         to = super().get_redirect_target(response)
@@ -96,9 +100,12 @@ def _why(e): # an exception of requests in few words
     return next((say for key, say in {"NameResolution": "its name is not known here", "getaddrinfo": "its name is not known here", "refused": "it refused the connection",
                                       "unreachable": "the network is unreachable", "cut off": "the connection is cut off", "reset": "the connection is cut off", "ertificate": "its certificate is not trusted", "ProxyError": "the proxy does not answer"}.items() if key in text), type(e).__name__)
 
+_nowhere = ("NameResolution", "getaddrinfo", "refused", "unreachable")       # in a message of requests: nobody is there, and waiting will not help
+
 class _Server:
     "A folder on a server."
-    def __init__(self, base, timeout, stop): self.base, self.timeout, self.stop, self.own = base.rstrip("/") + "/", timeout, stop, threading.local()
+    def __init__(self, base, timeout, stop, say): 
+        self.base, self.timeout, self.stop, self.say, self.own, self.answered = base.rstrip("/") + "/", timeout, stop, say, threading.local(), False
     host = property(lambda self: urlsplit(self.base).hostname)
 
     @property
@@ -115,6 +122,7 @@ class _Server:
         for k in range(tries + 1):
             try:
                 with self.get(path) as r:
+                    self.answered = True
                     if r.status_code in (401, 403): raise ECGError(f"{self.host} does not give {path} to everybody ({r.status_code}): is it an open project?")
                     if r.status_code == 404: return None
                     r.raise_for_status()
@@ -122,7 +130,10 @@ class _Server:
                     if short > 0: raise requests.ConnectionError("cut off")
                     return raw.decode("utf-8", "replace")
             except requests.RequestException as e: error = e
-            if k < tries and self.stop.wait(min(30, backoff*2**k)): break
+            if k == tries or k and not self.answered and any(w in str(error) for w in _nowhere): break
+            wait = min(30, backoff*2**k)
+            if not k: self.say(f"{self.host}: {_why(error)}; trying again in {wait:g} s …" if isinstance(error, requests.HTTPError) else f"no answer from {self.host} ({_why(error)}), trying again in {wait:g} s …")
+            if self.stop.wait(wait): break
         raise ECGError(f"can't reach {self.host}: {_why(error)}. Nothing is lost: run the same command again when the network is there")
 
 def _up_to(response, most): # its chunks; an answer that never ends does
@@ -188,7 +199,7 @@ def fetch(server:_Server, path:str, # below its base
         elif failed > tries: raise error
         elif not came and server.stop.wait(min(30, backoff*2**(failed - 1))): raise _Stopped
 
-# %% ../nbs/04c_download.ipynb #1844c7ad
+# %% ../nbs/04c_download.ipynb #31f5ab1b
 class _Manifest:
     "Files that have been checked: as long as size and time stand, they are not hashed again."
     def __init__(self, dest):
@@ -207,26 +218,28 @@ class _Manifest:
 def _file_list(server, only, tries, backoff): # path -> SHA-256, or None: by RECORDS where there are no sums
     text = server.text("SHA256SUMS.txt", tries, backoff)
     if text is not None:
-        sums = parse_sums(text)
+        sums = parse_sums(text); _all_match(only, sums)
         return {p: sums[p] for p in wanted(sums, only)}
-    out, todo = {}, [""]
+    out, todo, names = {}, [""], []
     for folder in todo:                                                            # RECORDS names records, or folders with RECORDS of their own
         text = server.text(folder + "RECORDS", tries, backoff)
         if text is None: raise ECGError(f"{server.base} has neither SHA256SUMS.txt nor RECORDS: is the name right?")
         for line in filter(None, map(str.strip, text.splitlines())):
             path = safe_path(folder + line)
             if line.endswith("/"): todo.append(path + "/"); continue
-            if not wanted([path], only): continue
+            names += path, path + ".hea"
+            if not wanted(names[-2:], only): continue
             header = server.text(path + ".hea", tries, backoff) or ""
             files = {l.split()[0] for l in header.splitlines()[1:] if l.strip() and l[0] != "#"}
             out |= {safe_path(str(PurePosixPath(path).parent/f)): None for f in {PurePosixPath(path).name + ".hea", *files}}
         if len(todo) > 10_000: raise ECGError("RECORDS names too many folders")
+    _all_match(only, (*names, *out))
     return out
 
-# %% ../nbs/04c_download.ipynb #0f131594
+# %% ../nbs/04c_download.ipynb #5d3694d8
 def download(name:str,              # key of `DOWNLOADS`, or "slug/version" of another open PhysioNet project
              dest:str|Path,         # folder for its files; one that was begun is continued
-             base_url:str=PHYSIONET,# of a mirror, which holds slug/version/…
+             base_url:str=PHYSIONET,# of a mirror (`--mirror`), which holds slug/version/…
              workers:int=4,         # files at a time
              only=None,             # patterns of paths as in ["records100/*"], besides the files at the top; None: what the corpus is about
              verify:bool=False,     # hash what is there already, too
@@ -235,9 +248,11 @@ def download(name:str,              # key of `DOWNLOADS`, or "slug/version" of a
             )->dict:                # name, folder, files, fetched, kept, bytes, unchecked, failed {path: why}
     "Download a corpus: whole, checked files or none; run it again to go on."
     if workers < 1: raise BadArgument("workers", "at least 1", workers)
-    if urlsplit(base_url).scheme not in ("http", "https"): raise BadArgument("base_url", "an http or https address", base_url)
+    try: there = urlsplit(base_url); good = there.scheme in ("http", "https") and there.hostname and there.port != 0     # .port raises beyond 65535
+    except ValueError: good = False
+    if not good: raise BadArgument("mirror (base_url)", "an http or https address", base_url)
     c, dest, stop = corpus_of(name), Path(dest), threading.Event()
-    server = _Server(f"{base_url.rstrip('/')}/{c.slug}/{c.version}", timeout, stop)
+    server = _Server(f"{base_url.rstrip('/')}/{c.slug}/{c.version}", timeout, stop, say)
     todo = _file_list(server, c.only if only is None else tuple(only), tries, backoff)
     say(f"{c.slug} {c.version}: {len(todo):,} files. Licence: {c.licence}. Cite: {c.cite}")
     try: dest.mkdir(parents=True, exist_ok=True); manifest = _Manifest(dest)

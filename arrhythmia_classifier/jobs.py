@@ -133,7 +133,7 @@ def score_lines(m:dict)->list: # of `metrics.evaluate` -> lines of text
     if m["skipped"]: out.append("no positives or no negatives here, so not in the mean: " + ", ".join(map(name_of, m["skipped"])))
     return out
 
-# %% ../nbs/19a_jobs.ipynb #9ff678f2
+# %% ../nbs/19a_jobs.ipynb #4deddebc
 SYSTEMS = ("auto", "scp", "snomed")
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _sides(entries, s, say): # -> dict(train, valid)
     return kept_split(entries, m.shares, s.split, m.seed)                    # a test side is left alone
 
 def _tell(about, say): # what a user should know of a corpus
-    for k, text in (("rows_rejected", "rows of its table have no record"), ("records_without_row", "records have no row in its table")):
+    for k, text in (("rows_rejected", "rows of its table are wrong"), ("rows_without_file", "rows of its table have no file here"), ("records_without_row", "records have no row in its table")):
         if about.get(k): say(f"  {about[k]:,} {text}")
     if about.get("repaired"): say("  repaired: " + ", ".join(f"{k} {n}" for k, n in about["repaired"].items()))
     if about.get("columns_ignored") and about["name"] == "table": say("  columns not understood: " + ", ".join(about["columns_ignored"]))

@@ -7,21 +7,25 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/matlab.html.md"""
 # %% auto #0
 __all__ = ['MAX_MAT', 'matlab_arrays', 'read_matlab', 'matlab_samples']
 
-# %% ../nbs/03a_matlab.ipynb #8b9ba27c
-import struct, zlib
+# %% ../nbs/03a_matlab.ipynb #03ecce87
+import io, struct, zlib
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from .core import LEADS, BadRecord, MissingExtra
+from .header import open_beside
 from .records import Record, from_leads, read_id
 
-# %% ../nbs/03a_matlab.ipynb #7d523936
+# %% ../nbs/03a_matlab.ipynb #455a90de
 MAX_MAT = 128 << 20  # bytes that a MATLAB file may be, packed or unpacked: 12 leads of 46 minutes at 500 Hz as float64
 
 def _unpacked(path, most): # (bytes of a v5 file's elements without their compression, byte order), unpacked up to about `most` bytes
-    with open(path, "rb") as f: raw = f.read(min(MAX_MAT, most) + 1)
+    f, size = open_beside(path.parent, path.name)                             # a regular file, and no link out of the folder
+    with io.BufferedReader(f) as f:
+        if size > MAX_MAT: raise ValueError(f"more than {MAX_MAT >> 20} MB")
+        raw = f.read(most + 1)
     if raw[:8] == _hdf5 or raw[512:520] == _hdf5: return raw, None
     if len(raw) < 136 or raw[126:128] not in (b"IM", b"MI"): raise ValueError("not a MATLAB file of version 5 or 7.3")
     order = "<" if raw[126:128] == b"IM" else ">"
@@ -68,7 +72,7 @@ def _leaves(buf, at, end, order, path=""): # yields (name, is it text, shape, ty
     elif flags & 0x0800 or not (cls == 4 or 6 <= cls <= 15): raise ValueError(f"{path}: only real numbers, text and structs are read, this is of class {cls}")
     elif min(shape) > 0: yield path, cls == 4, shape, *_tag(buf, at, stop, order)[:3]
 
-# %% ../nbs/03a_matlab.ipynb #53d7494d
+# %% ../nbs/03a_matlab.ipynb #20c485af
 def _leaf(buf, order, text, shape, kind, at, n): # the text, or the matrix, a view
     if text:
         if n > 10_000: raise ValueError(f"a text of {n} bytes")
@@ -84,7 +88,6 @@ def matlab_arrays(path:str|Path # a .mat file, version 5, 6, 7 or 7.3
     "All matrices of numbers and texts of a MATLAB file; `BadRecord('unreadable')` for what is neither, or not whole."
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_MAT: raise ValueError(f"more than {MAX_MAT >> 20} MB")
         buf, order = _unpacked(path, MAX_MAT)
         if order is None: return _hdf5_arrays(path)
         if len(buf) > MAX_MAT: raise ValueError(f"unpacks to more than {MAX_MAT >> 20} MB")
@@ -118,29 +121,31 @@ def _hdf5_arrays(path): # as `matlab_arrays`
     except (OSError, RuntimeError, KeyError, TypeError) as e: raise ValueError(f"{type(e).__name__}: {e}"[:200]) from None
     return out
 
-# %% ../nbs/03a_matlab.ipynb #ff1786e9
+# %% ../nbs/03a_matlab.ipynb #4ff82ea8
 def read_matlab(path:str|Path,     # of the .mat file
                 fs:float=500.,     # its rate in Hz: a MATLAB file does not say
                 leads=LEADS,       # names of its rows
                 name:str|None=None,# of the signal's variable, as in "ECG.data"; None: the one matrix that fits
-                to_mv:float=1.,    # factor from the file's unit to mV
+                to_mv:float|None=None, # factor from the file's unit to mV; None: it is mV, which whole numbers can't be
                )->Record:
     "An ECG from a MATLAB file, with age and sex where it has variables of these names; `BadRecord` when there is none."
     path = Path(path); found = matlab_arrays(path); n = len(leads)
     fits = {k: x for k, x in found.items() if not isinstance(x, str) and x.ndim == 2 and n in x.shape and x.size > n and name in (None, k)}
     if len(fits) != 1: raise BadRecord("no_signal", f"{path.name}: {len(fits)} matrices of {n} rows{'' if name is None else ' named ' + name} among {' '.join(found)[:100]}")
     x, = fits.values()
+    if to_mv is None and x.any() and (x.dtype.kind in "iu" or not np.mod(x[np.isfinite(x)], 1).any()):
+        raise BadRecord("unreadable", f"{path.name}: whole numbers are a converter's counts, and there is no header that says how many make a mV")
     said = {k.rsplit(".")[-1].lower(): v for k, v in found.items()}
     age, sex = said.get("age"), str(said.get("sex", "")).strip().upper()[:1]
     age = float(age.flat[0]) if isinstance(age, np.ndarray) and age.size == 1 else None
-    with np.errstate(over="ignore", invalid="ignore"): x = (x if x.shape[0] == n else x.T).astype(np.float32)*np.float32(to_mv)   # beyond float32: missing
+    with np.errstate(over="ignore", invalid="ignore"): x = (x if x.shape[0] == n else x.T).astype(np.float32)*np.float32(1 if to_mv is None else to_mv)   # beyond float32: missing
     return from_leads(read_id(path.with_suffix(".hea")), x, leads, fs,
                       age=age if age is not None and 0 <= age <= 130 else None, sex=sex if sex in ("M", "F") else None, source=str(path.absolute()))
 
 def matlab_samples(path:str|Path, n_leads:int=12)->int|None: # None where the beginning does not say
-    "Samples a lead of a MATLAB file's signal, from its first 64 KB."
+    "Samples a lead of a MATLAB file's signal, from its first 64 KB; `BadRecord` for what is no file of the folder."
     try:
-        buf, order = _unpacked(path, 1 << 16)
+        buf, order = _unpacked(Path(path), 1 << 16)
         for _, text, shape, *_ in _leaves(buf, 0, 1 << 40, order): 
             if not text and len(shape) == 2 and n_leads in shape and prod(shape) > n_leads: return prod(shape)//n_leads
     except (ValueError, OSError, TypeError, struct.error, zlib.error): return None
