@@ -149,7 +149,7 @@ def _answers(model, items, batch_size):
         except Exception as e: out.append(_failed(item, e))
     return out
 
-# %% ../nbs/14_batch.ipynb #fbe41137
+# %% ../nbs/14_batch.ipynb #3287d90c
 _needed = ("record_id", "fs", "leads", "signal", "uv_per_lsb")
 
 def _predict(token, load, model_name, model_version, batch_size, batches, rows=256):
@@ -166,5 +166,5 @@ def predictor(load,               # folder of a classifier, or a function withou
               model_version:str,  # as in the registry
               batch_size:int=32,  # records a forward pass
              ):                   # fn(batches of `RECORDS`) → iterator of batches of `PREDICTIONS`
-    "The function of the nightly job. It can be pickled if `load` can, and uses as many threads as torch is set to."
+    "The function of the nightly job. It can be pickled if `load` can; the network uses the classifier's `threads`, one as a rule."
     return partial(_predict, uuid4().hex, load, str(model_name), str(model_version), int(batch_size))

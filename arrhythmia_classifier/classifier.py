@@ -6,7 +6,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/classifier.html.md"""
 
 # %% auto #0
 __all__ = ['MAX_SAMPLES', 'SHAPES', 'BATCH_SECONDS', 'lstm_any_length', 'export_pt2', 'check_pt2', 'load_pt2', 'Card',
-           'Prediction', 'Classifier']
+           'Prediction', 'cpu_threads', 'Classifier']
 
 # %% ../nbs/11_classifier.ipynb #15693d49
 import copy, hashlib, json, re, zipfile
@@ -160,13 +160,22 @@ class Prediction:
         if self.status == "ok": return dict(record=self.record_id, status="ok", labels=self.labels, probabilities=self.probabilities)
         return dict(record=self.record_id, status="rejected", reason=self.reason, detail=self.detail)
 
-# %% ../nbs/11_classifier.ipynb #e4343307
+# %% ../nbs/11_classifier.ipynb #a049cf22
 BATCH_SECONDS = 1000.  # a batch holds at most this many seconds of signal, whatever its size: it bounds the memory
+
+@contextmanager
+def cpu_threads(n:int):
+    """Torch uses `n` threads in this thread of Python, for a while. One is the default everywhere here: with two and a busy neighbour, the thousands of small
+    steps of an LSTM each wait for a thread that has no processor, and a record takes seconds (`benchmarks/threads.py`)."""
+    old = torch.get_num_threads(); torch.set_num_threads(n)
+    try: yield
+    finally: torch.set_num_threads(old)
 
 class Classifier:
     "A network with its card: from records to findings."
-    def __init__(self, network, card:Card, device=None): # network: callable (signal, lengths) -> (logits, attention)
-        self.network, self.card, self.device = network, card, pick_device(device or "cpu")
+    def __init__(self, network, card:Card, device=None, # network: callable (signal, lengths) -> (logits, attention)
+                 threads:int=1):                        # of the CPU, for each call; see `cpu_threads`
+        self.network, self.card, self.device, self.threads = network, card, pick_device(device or "cpu"), threads
         self.vocab, self.fs = vocabulary_from_list(card.labels), card.fs
         self.thresholds = np.array(card.thresholds); self._model = None
         self.step = ModelConfig(**card.model).downsampling if card.model else None   # samples that a step of attention stands for
@@ -183,7 +192,7 @@ class Classifier:
         "Logits and attention of signals that are ready."
         n = [s.shape[1] for s in signals]; x = torch.zeros(len(n), 12, max(n))
         for row, s in zip(x, signals): row[:, :s.shape[1]] = torch.from_numpy(np.ascontiguousarray(s))
-        logits, attention = self.network(x.to(self.device), torch.tensor(n, device=self.device))
+        with cpu_threads(self.threads): logits, attention = self.network(x.to(self.device), torch.tensor(n, device=self.device))
         per_step = self.step or -(-x.shape[2] // attention.shape[1])
         return logits.float().cpu().numpy(), [a[:-(-k // per_step)].float().cpu().numpy() for a, k in zip(attention, n)]
 

@@ -6,10 +6,10 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'HomeOpt', 'ModelOpt', 'NameOpt', 'DeviceOpt', 'ThreadsOpt', 'BatchOpt', 'BootOpt', 'MODEL_NAME', 'demo',
-           'train', 'evaluate', 'predict', 'ingest', 'batch', 'promote', 'main']
+           'train', 'evaluate', 'predict', 'timeline', 'ingest', 'batch', 'promote', 'export', 'main']
 
-# %% ../nbs/20_cli.ipynb #528db715
-import json, os, sys
+# %% ../nbs/20_cli.ipynb #e9486b8a
+import json, os, re, sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
@@ -21,12 +21,12 @@ from .core import BadArgument, ECGError
 from .labels import name_of
 from .record_commands import COMMANDS, JsonOpt, RateOpt, SeedOpt, SourceArg, SystemOpt, out, say
 
-# %% ../nbs/20_cli.ipynb #94c83ae9
+# %% ../nbs/20_cli.ipynb #1647f1a8
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Learns to read 12-lead ECGs, and reads them every night. Start with: arrhythmia demo")
 
 HomeOpt = Annotated[Optional[Path], typer.Option("--home", help="Folder of registry, tables and runs [default: $ARRHYTHMIA_HOME or ./arrhythmia-home].")]
-ModelOpt = Annotated[str, typer.Option("--model", help="A folder with model.pt2 and card.json, or an alias or version of the registered model.")]
+ModelOpt = Annotated[str, typer.Option("--model", help="A folder with model.pt2 and card.json, an .onnx file of ours, or an alias or version of the registered model.")]
 NameOpt = Annotated[str, typer.Option("--name", help="Three-level name of the registered model.")]
 DeviceOpt = Annotated[Optional[str], typer.Option(help="cuda, mps or cpu [default: cpu; train takes the best there is].")]
 ThreadsOpt = Annotated[int, typer.Option(min=1, help="CPU threads for the network: 2 help the full size on a quiet machine, and slow it down on a busy one.")]
@@ -39,10 +39,17 @@ def _threads(n):
     import torch
     torch.set_num_threads(n)
 
-def _load(home, model, name, device=None): # folder, alias or version -> Classifier, its version
+def _load(home, model, name, device=None, threads=1): # folder, file, alias or version -> Classifier
+    c = _loaded(home, model, name, device); c.threads = threads
+    return c
+
+def _loaded(home, model, name, device):
     from arrhythmia_classifier.classifier import Classifier
     from arrhythmia_classifier.tracking import Home, load_classifier
     if (Path(model)/"card.json").is_file(): return Classifier.load(model, device)
+    if model.endswith(".onnx"):
+        from arrhythmia_classifier.onnx_export import load_onnx_classifier
+        return load_onnx_classifier(model)
     return load_classifier(Home(home), name, device=device, **(dict(version=model) if model.isdigit() else dict(alias=model)))
 
 # %% ../nbs/20_cli.ipynb #19051949
@@ -65,7 +72,7 @@ def demo(data: Annotated[Optional[Path], typer.Option(help="Real records instead
 # %% ../nbs/20_cli.ipynb #a6b5adfd
 for _name, _command in COMMANDS.items(): app.command(_name)(_command)
 
-# %% ../nbs/20_cli.ipynb #5f4110a1
+# %% ../nbs/20_cli.ipynb #68ead83e
 @app.command()
 def train(records: Annotated[Optional[Path], typer.Argument(metavar="RECORDS", help="Training records: any folder, table or pack that `arrhythmia inspect` reads.", show_default=False)] = None,
           valid: Annotated[Optional[Path], typer.Option(help="Validation records [default: as --split says].")] = None,
@@ -85,6 +92,8 @@ def train(records: Annotated[Optional[Path], typer.Argument(metavar="RECORDS", h
           patience: Annotated[int, typer.Option(help="Epochs without a better AUC before stopping.")] = 10,
           aim: Annotated[str, typer.Option(help="Thresholds by: f1 or youden.")] = "f1",
           seed: SeedOpt = 0, workers: Annotated[int, typer.Option(min=0, help="Processes that read ahead.")] = 0,
+          precision: Annotated[str, typer.Option(help="float32, tf32 or bf16, of a GPU.")] = "float32",
+          compile: Annotated[str, typer.Option(help="inductor: compiled convolutions, on a GPU.")] = "",
           threads: ThreadsOpt = 1, device: DeviceOpt = None,
           register: Annotated[bool, typer.Option(help="Log to MLflow and register as challenger.")] = True,
           name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
@@ -95,6 +104,7 @@ def train(records: Annotated[Optional[Path], typer.Argument(metavar="RECORDS", h
       arrhythmia train my_records
       arrhythmia train ptb-xl --labels scp-all --epochs 10
       arrhythmia train --resume arrhythmia-home/runs/20260101-120000
+      torchrun --standalone --nproc_per_node 2 --no-python -- arrhythmia train my_records
     """
     from arrhythmia_classifier.jobs import TrainSettings, train_job
     from arrhythmia_classifier.tracking import Home
@@ -106,6 +116,7 @@ def train(records: Annotated[Optional[Path], typer.Argument(metavar="RECORDS", h
     say(f"run {folder}")
     try: done = train_job(settings, folder, Home(home), bool(resume), device, register, say if as_json else out, out if as_json else lambda row: None)
     except Interrupted as e: say(f"{e}; go on with: arrhythmia train --resume {folder}{_home(home)}"); raise typer.Exit(1)
+    if not done: return                                                   # another process of torchrun speaks
     if as_json: return out(done)
     out(f"classifier  {done['classifier']}   validation AUC {done['metrics']['auc']:.4f}")
     if register: out(f"registered  {done['name']} version {done['version']} as challenger; next: arrhythmia promote HELD_OUT_RECORDS{_home(home)}")
@@ -116,7 +127,7 @@ def _new_run(home):
 
 def _home(home): return f" --home {home}" if home else ""
 
-# %% ../nbs/20_cli.ipynb #64d42c3c
+# %% ../nbs/20_cli.ipynb #5adff4c0
 @app.command()
 def evaluate(records: SourceArg, model: ModelOpt = "champion", to: Annotated[Optional[Path], typer.Option("--out", help="Folder for metrics.json, predictions.jsonl and report.html.")] = None,
              n_boot: BootOpt = 1000, seed: SeedOpt = 0, rate: RateOpt = None,
@@ -129,14 +140,14 @@ def evaluate(records: SourceArg, model: ModelOpt = "champion", to: Annotated[Opt
       arrhythmia evaluate test_records --model runs/a/classifier --out report
     """
     from arrhythmia_classifier.jobs import evaluate_job, score_lines
-    _threads(threads); m = evaluate_job(_load(home, model, name, device), records, n_boot, seed, rate, to)
+    _threads(threads); m = evaluate_job(_load(home, model, name, device, threads), records, n_boot, seed, rate, to)
     if as_json: return out(m)
     for l in score_lines(m): out(l)
     if m["codes_without_class"]: out("codes that the classifier has no class for: " + ", ".join(f"{name_of(c)} {n}" for c, n in m["codes_without_class"].items()))
     if m["rejected"] or m["unlabelled"]: out(f"{len(m['rejected'])} records rejected, {m['unlabelled']} without a diagnosis")
     if to: out(f"report  {to/'report.html'}")
 
-# %% ../nbs/20_cli.ipynb #fb6d4b6c
+# %% ../nbs/20_cli.ipynb #ba4f51d6
 @app.command()
 def predict(records: Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Folders of records, single records, packs, Delta tables.", show_default=False)],
             model: ModelOpt = "champion", batch_size: BatchOpt = 32, threads: ThreadsOpt = 1, device: DeviceOpt = None,
@@ -149,16 +160,46 @@ def predict(records: Annotated[list[Path], typer.Argument(metavar="RECORDS...", 
       arrhythmia predict my_records other/A0001 --json
       arrhythmia predict my_records --model runs/a/classifier
     """
+    from arrhythmia_classifier.recording import read_or_open
     from arrhythmia_classifier.sources import stream
-    _threads(threads); sources = [stream(r) for r in records]; c, ok = _load(home, model, name, device), 0
-    for p in c.predict((r for s in sources for r in s), batch_size):
+    from arrhythmia_classifier.timeline import predict_all
+    _threads(threads); sources = [stream(r, read=read_or_open) for r in records]; c, ok = _load(home, model, name, device, threads), 0
+    for p in predict_all(c, (r for s in sources for r in s), batch_size):
         ok += p.status == "ok"
         if as_json: out(p.to_dict())
         elif p.status == "ok": out(f"{p.record_id:<16}{', '.join(f'{name_of(k)} {p.probabilities[k]:.2f}' for k in p.labels) or 'none of the findings'}")
         else: out(f"{p.record_id:<16}rejected: {p.reason}: {p.detail}")
     if not ok: say("no record could be read"); raise typer.Exit(1)
 
-# %% ../nbs/20_cli.ipynb #159a3dc1
+# %% ../nbs/20_cli.ipynb #4acc2264
+@app.command()
+def timeline(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One WFDB record of any length.", show_default=False)],
+             to: Annotated[Optional[Path], typer.Option("--out", help="Also write the episodes to this .csv or .json file.")] = None,
+             window: Annotated[float, typer.Option(help="Seconds that are read at a time, as long as the records that the classifier knows.")] = 10.,
+             hop: Annotated[float, typer.Option(help="Seconds from one window to the next.")] = 5.,
+             gap: Annotated[float, typer.Option(help="Seconds below the threshold that do not end an episode.")] = 10.,
+             least: Annotated[float, typer.Option(help="Seconds that an episode lasts at least.")] = 5.,
+             model: ModelOpt = "champion", threads: ThreadsOpt = 1, device: DeviceOpt = None, name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
+    """What is found in a long recording, and when: a day of ECG in bounded memory.
+
+    \b
+    Examples:
+      arrhythmia timeline holter/day1
+      arrhythmia timeline holter/day1 --out episodes.csv --hop 10
+    """
+    from arrhythmia_classifier.timeline import predict_timeline
+    _threads(threads); t = predict_timeline(_load(home, model, name, device, threads), record, window, hop); found = t.episodes(gap, least)
+    if to: t.write(to, gap=gap, least=least)
+    if as_json:
+        for e in found: out(dict(record=t.record_id, start=e.start, end=e.end, finding=e.code, name=name_of(e.code), mean=round(e.mean, 4), peak=round(e.peak, 4)))
+        return
+    for e in found: out(f"{_clock(e.start)} to {_clock(e.end)}  {name_of(e.code)}  {e.mean:.2f} (at most {e.peak:.2f})")
+    for a, b, why, detail in t.rejected: out(f"{_clock(a)} to {_clock(b)}  not read: {why}: {detail}")
+    if not found: out("no finding reaches its threshold")
+
+def _clock(s): return f"{int(s)//3600:02d}:{int(s)//60%60:02d}:{s%60:04.1f}"
+
+# %% ../nbs/20_cli.ipynb #1674345a
 @app.command()
 def ingest(records: SourceArg, labels: SystemOpt = "auto", rate: RateOpt = None, table: Annotated[Optional[Path], typer.Option(help="Delta table [default: HOME/tables/ecg_records].")] = None,
            home: HomeOpt = None, as_json: JsonOpt = False):
@@ -200,7 +241,7 @@ def batch(records: Annotated[Optional[Path], typer.Option(help="Delta table of r
     """
     from arrhythmia_classifier.delta import run_batch
     from arrhythmia_classifier.tracking import Home
-    h = Home(home); _threads(threads); c = _load(home, model, name)
+    h = Home(home); _threads(threads); c = _load(home, model, name, threads=threads)
     r = run_batch(records or h.records, results or h.predictions, lambda: c, c.card.name, c.card.version or c.card.sha256[:12], batch_size) | dict(results=str(results or h.predictions))
     if as_json: out(r)
     else:
@@ -232,7 +273,27 @@ def promote(records: Annotated[Optional[Path], typer.Argument(metavar="[RECORDS]
                                f"{r['difference']:+.4f} ({r['low']:+.4f} to {r['high']:+.4f}) on {r['n_records']} records, {r['n_classes']} classes")
     if r.get("classes_lost"): out(f"classes of version {r['champion']} that the challenger does not have: {r['classes_lost']}")
 
-# %% ../nbs/20_cli.ipynb #1d6d7d56
+# %% ../nbs/20_cli.ipynb #88bf5ef5
+@app.command()
+def export(model: Annotated[str, typer.Argument(metavar="MODEL", help="As for --model elsewhere.", show_default=False)],
+           to: Annotated[str, typer.Option(help="pt2 (a folder), onnx or onnx-int8 (a file).")], dest: Annotated[Path, typer.Argument(metavar="OUT", help="What to write.", show_default=False)],
+           calibrate: Annotated[Optional[Path], typer.Option(help="Records that show the range of each layer, for onnx-int8: a hundred from the training data.")] = None,
+           name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
+    """Write a classifier in another form, and compare that with the classifier before it says done.
+
+    \b
+    Examples:
+      arrhythmia export champion --to onnx ecg.onnx
+      arrhythmia export runs/a/classifier --to onnx-int8 ecg.onnx --calibrate my_records
+      arrhythmia predict my_record --model ecg.onnx
+    """
+    from arrhythmia_classifier.onnx_export import export_model
+    from arrhythmia_classifier.sources import stream
+    _threads(1); r = export_model(_load(home, model, name), to, dest, stream(calibrate) if calibrate else None)
+    if as_json: return out(r)
+    for k, v in r.items(): out(f"{k:<14}{v}")
+
+# %% ../nbs/20_cli.ipynb #76d09d48
 @app.callback(invoke_without_command=True)
 def _root(ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False):
     if version: out(f"arrhythmia_classifier {__version__}"); raise typer.Exit()
@@ -241,7 +302,14 @@ def main():
     "Entry point of `arrhythmia`: runs a command and turns our errors into one line and an exit code."
     try: app()
     except BadArgument as e: say(f"arrhythmia: {e}"); sys.exit(2)
-    except (ECGError, FileNotFoundError, PermissionError) as e: say(f"arrhythmia: {e}"); sys.exit(1)
-    except SystemExit as e: sys.exit(1 if e.code == 130 else e.code)      # typer's code for Ctrl-C
-    except KeyboardInterrupt: say("arrhythmia: interrupted"); sys.exit(1)
     except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); sys.exit(1)
+    except ECGError as e: say(f"arrhythmia: {e}"); sys.exit(1)
+    except OSError as e: say(f"arrhythmia: {_plain_path(e.filename)}{e.strerror or e}"); sys.exit(1)
+    except SystemExit as e:
+        if e.code == 130: say("arrhythmia: interrupted")                  # typer's code for Ctrl-C
+        sys.exit(1 if e.code == 130 else e.code)
+    except KeyboardInterrupt: say("arrhythmia: interrupted"); sys.exit(1)
+
+def _plain_path(name): # of an error, without the name that a file has while it is written
+    name = re.sub(r"(^|/)[.](.+)[.][0-9]+[.]tmp$", r"\1\2", str(name or ""))
+    return f"{name}: " if name else ""

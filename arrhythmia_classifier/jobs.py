@@ -9,8 +9,8 @@ __all__ = ['VERDICT', 'SYSTEMS', 'inspect_line', 'note_kind', 'inspect_summary',
            'write_verdicts', 'score_lines', 'TrainSettings', 'train_datasets', 'log_fit', 'epoch_line', 'train_job',
            'answered', 'labelled_stream', 'evaluate_job']
 
-# %% ../nbs/19a_jobs.ipynb #8d904edc
-import csv, json, time
+# %% ../nbs/19a_jobs.ipynb #3657e1a0
+import csv, json, shutil, time
 from collections import Counter, deque
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +29,7 @@ from .metrics import evaluate
 from .model import ModelConfig
 from .pack import is_pack
 from .quality import quality
+from .ranks import join_ranks
 from .recording import read_or_open
 from .report import evaluation, model_card, plot_history, write_report
 from .sources import open_corpus, stream
@@ -133,7 +134,7 @@ def score_lines(m:dict)->list: # of `metrics.evaluate` -> lines of text
     if m["skipped"]: out.append("no positives or no negatives here, so not in the mean: " + ", ".join(map(name_of, m["skipped"])))
     return out
 
-# %% ../nbs/19a_jobs.ipynb #4deddebc
+# %% ../nbs/19a_jobs.ipynb #f623dc7f
 SYSTEMS = ("auto", "scp", "snomed")
 
 @dataclass(frozen=True)
@@ -158,6 +159,8 @@ class TrainSettings:
     aim:str="f1"                 # of the thresholds
     seed:int=0
     workers:int=0
+    precision:str="float32"      # or "tf32", "bf16": on a GPU
+    compile:str=""               # "inductor": on a GPU
     name:str=MODEL               # three-level name in the registry
 
     def __post_init__(self):
@@ -168,7 +171,7 @@ class TrainSettings:
         for k in ("min_count", "batch_size"):
             if getattr(self, k) < 1: raise BadArgument(k, "at least 1", getattr(self, k))
         if self.gamma < 0: raise BadArgument("gamma", "≥ 0", self.gamma)
-        TrainConfig(self.epochs, self.lr, self.schedule, patience=self.patience, seed=self.seed)      # raises where it must
+        TrainConfig(self.epochs, self.lr, self.schedule, patience=self.patience, seed=self.seed, precision=self.precision, compile=self.compile)      # raises where it must
         if self.crop is not None and self.crop < 1: raise BadArgument("crop", "at least 1 second", self.crop)
 
     @property
@@ -219,7 +222,7 @@ def train_datasets(s:TrainSettings, cache, say=print)->tuple: # (train, valid) d
     say(f"  {len(train):,} records of {len({e.group for e in train.entries}):,} patients to train on, {len(valid):,} to validate, {len(vocab)} classes")
     return train, valid
 
-# %% ../nbs/19a_jobs.ipynb #9f340e92
+# %% ../nbs/19a_jobs.ipynb #f348c23d
 def log_fit(home:Home, classifier, # folder of the saved classifier
             params:dict, history:list, metrics:dict, name:str=MODEL)->dict: # of `log_training`
     "Log a finished training with its curves, and register the classifier as challenger."
@@ -236,26 +239,30 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
               folder,                      # of the run: settings, checkpoint, history, classifier, report
               home:Home,                   # where the model is registered
               resume:bool=False, device=None, register:bool=True, say=print, on_epoch=lambda row: None,
-             )->dict:                      # folder, classifier, version, metrics, seconds
+             )->dict:                      # folder, classifier, version, metrics, seconds; nothing in the other processes of torchrun
     "Train a classifier from records on disk or in a table, save and register it as challenger."
-    folder, begun = Path(folder), time.time()
+    ranks = join_ranks(); folder, begun = Path(ranks.agreed(str(folder))), time.time()
+    if ranks.rank: say = lambda *_: None                                  # under torchrun, one process speaks and writes
     if resume:
         if not (folder/"settings.json").is_file(): raise BadArgument("resume", "the folder of a run", str(folder))
         settings = TrainSettings(**read_json(folder/"settings.json"))
     elif (folder/"checkpoint.safetensors").exists(): raise BadArgument("run", "a new folder, or one that is resumed", str(folder))
-    else: write_json(folder/"settings.json", asdict(settings))            # resolved paths: a run is resumed from anywhere
-    s = settings; train, valid = train_datasets(s, folder/"cache", say)
+    elif not ranks.rank: write_json(folder/"settings.json", asdict(settings))            # resolved paths: a run is resumed from anywhere
+    s = settings; started = resume and (folder/"checkpoint.safetensors").is_file()   # else it was killed before its first step
+    for f in folder.glob(".classifier.*.tmp"): shutil.rmtree(f, ignore_errors=True)
+    with ranks.in_turn(): train, valid = train_datasets(s, folder/"cache", say)
     model = (ModelConfig if s.size == "full" else ModelConfig.small)(len(train.vocab), s.fs)
-    config = TrainConfig(s.epochs, s.lr, s.schedule, patience=s.patience, seed=s.seed)
+    config = TrainConfig(s.epochs, s.lr, s.schedule, patience=s.patience, seed=s.seed, precision=s.precision, compile=s.compile)
 
     def each(row):
         with open(folder/"history.jsonl", "a", encoding="utf-8") as f: f.write(json.dumps(row) + "\n")
         say(epoch_line(row)); on_epoch(row)
 
     same = dict(train=fingerprint(train.entries), valid=fingerprint(valid.entries))
-    if resume and read_json(folder/"data.json") != same: raise BadArgument("data", "the records that the run began with", same)
-    write_json(folder/"data.json", same)
-    f = fit_classifier(train, valid, model, config, s.batch_size, s.gamma, s.aim, s.name, folder, resume, device, s.workers, each)
+    if started and read_json(folder/"data.json") != same: raise BadArgument("data", "the records that the run began with", same)
+    if not ranks.rank: write_json(folder/"data.json", same)
+    f = fit_classifier(train, valid, model, config, s.batch_size, s.gamma, s.aim, s.name, folder, started, device, s.workers, each)
+    if ranks.rank: return {}
     write_json(folder/"history.json", f.history); write_json(folder/"rejected.json", f.rejected)
     for i, (reason, detail) in list(f.rejected.items())[:5]: say(f"  rejected {i}: {reason}: {detail}")
     p = f.classifier.probabilities(f.logits); group = {e.record_id: e.group for e in valid.entries}

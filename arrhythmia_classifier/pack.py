@@ -8,12 +8,13 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/pack.html.md"""
 __all__ = ['KINDS', 'LEVEL', 'FORMAT', 'SCHEMA', 'steps_of', 'squeeze', 'unsqueeze', 'encode', 'stamp', 'line_of', 'PackSource',
            'source_of', 'pack', 'file_of', 'is_pack', 'Pack']
 
-# %% ../nbs/05a_pack.ipynb #5449f968
-import hashlib, json, os, threading, time
+# %% ../nbs/05a_pack.ipynb #b7059ea9
+import hashlib, json, multiprocessing, os, signal, stat, threading
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,10 +23,12 @@ from typing import Callable, NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
+from filelock import FileLock, Timeout
 
 from . import __version__
 from .core import BadArgument, BadRecord, ECGError, atomic_path, progress, read_json, write_json
-from .dataset import Entry, rejection, scan
+from .dataset import Entry, as_text, rejection, scan
+from .header import check_name
 from .records import Record, read_header, read_record, resampled
 
 # %% ../nbs/05a_pack.ipynb #bca99796
@@ -85,17 +88,33 @@ def encode(x:np.ndarray, uv_per_lsb:float, compact:bool=False,
     kind, (y, gain) = (1, (x, np.ones(12, np.float32))) if got is None else (0, got)
     return (kind + 2, gain, squeeze(y)) if compact else (kind, gain, y.tobytes())
 
-# %% ../nbs/05a_pack.ipynb #5280b98a
+# %% ../nbs/05a_pack.ipynb #413e75db
 def stamp(e:Entry)->str: # "R1.hea 512 1700000000000000000;R1.mat …", empty where the entry names no file
-    "Name, size and time of the files that a record stands in."
-    path = Path(e.where); header = path if path.suffix == ".hea" else path.with_name(path.name + ".hea") if path.name else path
-    files = [header] if header.is_file() else [path] if path.is_file() else []
-    if files and files[0].suffix == ".hea":
-        try: files += [header.with_name(f) for f in sorted(set(read_header(header).files))]
-        except BadRecord: pass
-    return ";".join(f"{f.name} {s.st_size} {s.st_mtime_ns}" for f in files for s in ([f.stat()] if f.is_file() else []))
+    "Name, size and time of the files that a record is read from."
+    folder, name = os.path.split(e.where)
+    for own in (name if name.endswith(".hea") else name + ".hea", name):
+        if first := _state(folder, own): break
+    else: return ""
+    rest = set(_named(folder, own)) - {own} if own.endswith(".hea") else ()
+    return ";".join([first, *filter(None, (_state(folder, f) for f in sorted(rest)))])
 
-def line_of(record_id, codes, patient_id, fold, stamp): return json.dumps([record_id, list(codes), patient_id, fold, stamp], ensure_ascii=False)
+def _state(folder, name): # "R1.hea 512 1700000000000000000", None where there is no such file
+    try: s = os.stat(os.path.join(folder, check_name(name)))
+    except (OSError, ValueError, BadRecord): return None
+    return f"{as_text(name)} {s.st_size} {s.st_mtime_ns}" if stat.S_ISREG(s.st_mode) else None
+
+def _named(folder, header, segments=True): # files that a header leads to, whether they are there or not
+    try: h = read_header(os.path.join(folder, check_name(header)))
+    except (OSError, ValueError, BadRecord): return []
+    stem = header.removesuffix(".hea"); names = [*h.files, *(stem + os.path.splitext(f)[1] for f in h.files)]
+    for s in dict.fromkeys(name + ".hea" for name, _ in h.segments if segments): names += [s, *_named(folder, s, False)]
+    return names
+
+def line_of(e:Entry, fields:dict|None=None # what the source adds to a record: record_id -> (age, sex)
+           )->bytes:
+    "A hash of everything that a source says of a record."
+    said = e.record_id, e.codes, e.patient_id, e.seconds, e.fold, e.source, (fields or {}).get(e.record_id), stamp(e)
+    return hashlib.blake2b(json.dumps(said, default=str).encode(), digest_size=16).digest()
 
 class PackSource(NamedTuple):
     "What can be packed: any object with these, such as an `ECGDataset`."
@@ -103,6 +122,7 @@ class PackSource(NamedTuple):
     load:Callable            # `load(i)` -> `Record`; goes to worker processes, so it must be picklable
     rejected:Sequence=()     # `Rejected`s that are kept in the index
     path:str|None=None       # where it is, for `check_pack`
+    fields:dict|None=None    # what it adds to the records: record_id -> (age, sex); `CorpusDataset` has it as well
 
 class _Folder: # WFDB files
     def __init__(self, path): self.path, (self.entries, self.rejected) = str(Path(path).absolute()), scan(path)
@@ -111,11 +131,11 @@ class _Folder: # WFDB files
 def source_of(source): # a folder of WFDB records as something with `entries` and `load`; what has them passes
     return _Folder(source) if isinstance(source, (str, Path)) else source
 
-# %% ../nbs/05a_pack.ipynb #1e22f0e3
-FORMAT = "arrhythmia pack 1"
+# %% ../nbs/05a_pack.ipynb #9d8a2a3d
+FORMAT = "arrhythmia pack 2"
 _text = pa.list_(pa.string())
 SCHEMA = pa.schema([(k, t) for k, t in dict(
-    record_id=pa.string(), codes=_text, patient_id=pa.string(), seconds=pa.float64(), fold=pa.int32(), source=pa.string(), stamp=pa.string(), # the `Entry`
+    record_id=pa.string(), codes=_text, patient_id=pa.string(), seconds=pa.float64(), fold=pa.int64(), source=pa.string(), line=pa.binary(16), # the `Entry`
     part=pa.int32(), offset=pa.int64(), bytes=pa.int64(), kind=pa.int8(), samples=pa.int64(), gain=pa.list_(pa.float32(), 12),               # where the samples are
     fs=pa.float64(), leads=pa.int16(), age=pa.float64(), sex=pa.string(), notes=_text, comments=_text, uv_per_lsb=pa.float64(),              # the `Record`
     read_from=pa.string(), own_codes=_text, own_patient=pa.string(), reason=pa.string(), detail=pa.string()).items()])
@@ -134,7 +154,12 @@ def _row(e, r): # columns of an entry and its `Record`
                 uv_per_lsb=r.uv_per_lsb, read_from=r.source, samples=r.signal.shape[1], seconds=r.duration if e.seconds is None else e.seconds,
                 own_codes=None if r.codes == tuple(e.codes) else r.codes, own_patient=None if r.patient_id == e.patient_id else r.patient_id or "")
 
-# %% ../nbs/05a_pack.ipynb #99cfb41f
+def _plain(v): # texts of a row as they can be written
+    return as_text(v) if isinstance(v, str) else [_plain(x) for x in v] if isinstance(v, (list, tuple)) else v
+
+def _rows_hash(table): return hashlib.sha256(table.replace_schema_metadata().combine_chunks().to_batches()[0].serialize()).hexdigest()
+
+# %% ../nbs/05a_pack.ipynb #a293422d
 @dataclass
 class _Build: # of one pack; goes to the worker processes
     source:object; dest:Path; fs:float|None; compact:bool; step_uv:float|None; size:int
@@ -149,69 +174,90 @@ class _Build: # of one pack; goes to the worker processes
 
     def part(self, k): # build it, unless it is there
         begin = k*self.size; entries = self.source.entries[begin:begin + self.size]; file = self.dest/"parts"/f"{k:05d}.arrow"
-        own = [dict(record_id=e.record_id, codes=e.codes, patient_id=e.patient_id, seconds=e.seconds, fold=e.fold, source=e.source, stamp=stamp(e)) for e in entries]
-        lines = [line_of(*(o[c] for c in ("record_id", "codes", "patient_id", "fold", "stamp"))) for o in own]
-        key = hashlib.sha256("\n".join([f"{FORMAT} {__version__} {self.fs} {self.compact} {self.step_uv}", *lines]).encode()).hexdigest()
-        if _key_of(file) == key: return
+        own = [dict(record_id=e.record_id, codes=e.codes, patient_id=e.patient_id, seconds=e.seconds, source=e.source, line=line_of(e, self.source.fields),
+                    fold=e.fold if e.fold is not None and abs(e.fold) < 2**63 else None) for e in entries]
+        key = hashlib.sha256(b"".join([f"{FORMAT} {__version__} {self.fs} {self.compact} {self.step_uv}\n".encode(), *(o["line"] for o in own)])).hexdigest()
+        if _is_whole(file, key): return
         file.unlink(missing_ok=True); digest, at, rows = hashlib.sha256(), 0, []
         with atomic_path(file.with_suffix(".bin")) as tmp, open(tmp, "wb") as f:
             for i, (e, o) in enumerate(zip(entries, own), begin):
                 columns, data = self.one(i, e)
-                rows.append(_blank | o | columns | dict(part=k, offset=at))
+                rows.append({k: _plain(v) for k, v in (_blank | o | columns | dict(part=k, offset=at)).items()})
                 data += bytes(-len(data) % 64); at += len(data)              # each record begins on a cache line
                 f.write(data); digest.update(data)
-        _write_table(file, pa.Table.from_pylist(rows, SCHEMA), key=key, bytes=str(at), sha256=digest.hexdigest())
+        table = pa.Table.from_pylist(rows, SCHEMA)
+        _write_table(file, table, key=key, bytes=str(at), sha256=digest.hexdigest(), rows=_rows_hash(table))
 
-def _key_of(file): # of a part that is whole, else None
-    if not file.is_file(): return None
-    meta = {k.decode(): v.decode() for k, v in _read_table(file).schema.metadata.items()}; data = file.with_suffix(".bin")
-    return meta["key"] if data.is_file() and data.stat().st_size == int(meta["bytes"]) else None
+def _is_whole(file, key): # whether a part was made from what `key` says and is what was written then; reads all of it
+    try:
+        t = _read_table(file); m = {k.decode(): v.decode() for k, v in (t.schema.metadata or {}).items()}
+        if m["key"] != key: return False
+        t.validate(full=True)
+        return _rows_hash(t) == m["rows"] and file_of(file.with_suffix(".bin")) == dict(bytes=int(m["bytes"]), sha256=m["sha256"])
+    except (OSError, KeyError, ValueError, IndexError, pa.ArrowException): return False
 
-# %% ../nbs/05a_pack.ipynb #6c457073
+# %% ../nbs/05a_pack.ipynb #872587c0
 def pack(source,                    # a folder of WFDB records, or an object with `entries` and `load(i)`: an `ECGDataset`, a `PackSource`
          dest:str|Path,             # folder of the pack: new, empty, or a pack, of which the parts that are still right are kept
          fs:float|None=None,        # Hz to resample to; None keeps each record's own rate
-         compact:bool=False,        # a quarter of the bytes, as a rule, at a sixth of the speed
+         compact:bool=False,        # a quarter to a half of the bytes, at about an eighth of the speed (`benchmarks/reading.json`)
          step_uv:float|None=None,   # µV: round what has no exact 16-bit steps (resampled signals) to this one, at most half a step off; None: float32, exact
          workers:int|None=None,     # processes; None: one for each processor
-         part:int=1000,             # records a part
+         part:int=256,              # records a part: what a build that is stopped loses at most, in each process
         ):                          # `Pack`
     "Pack a corpus; a build that was stopped goes on after its last finished parts."
     for name, v in (("fs", fs), ("step_uv", step_uv), ("part", part)):
         if v is not None and not v > 0: raise BadArgument(name, "positive", v)
     source = source_of(source); dest = Path(dest).absolute()
     if not len(source.entries): raise BadArgument("source", "with at least one record", f"{len(getattr(source, 'rejected', ()))} rejected ones")
-    if dest.exists() and not is_pack(dest) and (not dest.is_dir() or any(dest.iterdir())):
+    if dest.exists() and not is_pack(dest) and (not dest.is_dir() or any(f.name != ".lock" for f in dest.iterdir())):
         raise BadArgument("dest", "a new or an empty folder, or a pack", str(dest))
-    (dest/"parts").mkdir(parents=True, exist_ok=True)
-    write_json(dest/"building.json", dict(format=FORMAT)); (dest/"meta.json").unlink(missing_ok=True)
-    for f in dest.rglob(".*.tmp"): _clear(f)
-    b = _Build(PackSource(source.entries, source.load), dest, fs and float(fs), bool(compact), step_uv and float(step_uv), part)
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    _all_parts(b, n := -(-len(source.entries)//part), cpus if workers is None else workers)
-    _finish(b, n, source)
+    with _alone(dest):
+        (dest/"parts").mkdir(exist_ok=True); (dest/"meta.json").unlink(missing_ok=True)
+        b = _Build(PackSource(source.entries, source.load, fields=getattr(source, "fields", None)), dest, fs and float(fs), bool(compact), step_uv and float(step_uv), part)
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        _all_parts(b, n := -(-len(source.entries)//part), cpus if workers is None else workers)
+        _finish(b, n, source)
     return Pack(dest)
+
+@contextmanager
+def _alone(dest): # while nobody else builds here
+    dest.mkdir(parents=True, exist_ok=True); lock, mark = FileLock(dest/".lock"), dest/"building.json"
+    try: lock.acquire(timeout=2)                                       # the workers of a build that was killed hold it for up to a second
+    except Timeout:
+        try: who = f"process {read_json(mark)['pid']}"
+        except (OSError, ValueError, KeyError, TypeError): who = "another process"
+        raise ECGError(f"{who} is packing into {dest.name}; wait for it, or pack into another folder") from None
+    try:
+        for f in dest.rglob(".*.tmp"): _clear(f)
+        write_json(mark, dict(format=FORMAT, pid=os.getpid()))
+        yield
+    finally: lock.release()
 
 def _clear(tmp): # what a killed process left behind; a living one's file stays
     if os.name == "nt": return                                         # where asking is killing
     try: os.kill(int(tmp.name.split(".")[-2]), 0)
     except (OSError, ValueError): tmp.unlink(missing_ok=True)
 
-# %% ../nbs/05a_pack.ipynb #af7005eb
+# %% ../nbs/05a_pack.ipynb #f2f734d2
 def _all_parts(b, n, workers):
     if min(workers, n) < 2: [b.part(k) for k in progress(range(n), "packing", unit="part")]; return
-    pool = ProcessPoolExecutor(min(workers, n), initializer=_begin, initargs=(b,))
+    stop = multiprocessing.Event(); pool = ProcessPoolExecutor(min(workers, n), initializer=_begin, initargs=(b, stop))
     try:
         for _ in progress(pool.map(_part, range(n)), "packing", n, "part"): pass
     except BrokenProcessPool:
         raise ECGError("a process that was packing has died, perhaps for want of memory; pack again with fewer workers, what is finished is kept") from None
-    finally: pool.shutdown(cancel_futures=True)
+    except BaseException: stop.set(); raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for f in (b.dest/"parts").glob(".*.tmp"): _clear(f)
 
-def _begin(b): # in a worker
+def _begin(b, stop): # in a worker
     global _build; _build = b; born = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)                       # Ctrl-C reaches every process; the parent answers for all
     torch.set_num_threads(1)
     def watch():
-        while os.getppid() == born: time.sleep(.5)
+        while os.getppid() == born and not stop.wait(.5): pass
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
@@ -219,11 +265,12 @@ def _part(k): _build.part(k)
 
 def _finish(b, n, source):
     parts = [_read_table(b.dest/"parts"/f"{k:05d}.arrow") for k in range(n)]
-    lost = [_blank | dict(record_id=r.record_id, reason=r.reason, detail=r.detail) for r in getattr(source, "rejected", ())]
+    lost = [_blank | dict(zip(("record_id", "reason", "detail"), _plain(list(r)))) for r in getattr(source, "rejected", ())]
     _write_table(b.dest/"index.arrow", pa.concat_tables([*(p.replace_schema_metadata() for p in parts), pa.Table.from_pylist(lost, SCHEMA)]))
     said = [{k.decode(): v.decode() for k, v in p.schema.metadata.items()} for p in parts]
+    path = getattr(source, "path", None)
     write_json(b.dest/"meta.json", dict(format=FORMAT, library=__version__, records=len(source.entries), fs=b.fs, compact=b.compact, step_uv=b.step_uv, part=b.size,
-        source=getattr(source, "path", None), fingerprint=hashlib.sha256("".join(s["key"] for s in said).encode()).hexdigest(), index=file_of(b.dest/"index.arrow"),
+        source=path if path and path == as_text(path) else None, fingerprint=hashlib.sha256("".join(s["key"] for s in said).encode()).hexdigest(), index=file_of(b.dest/"index.arrow"),
         parts=[dict(bytes=int(s["bytes"]), sha256=s["sha256"]) for s in said]))
     whole = {f"{k:05d}" for k in range(n)}
     for f in (b.dest/"parts").iterdir():
@@ -236,7 +283,7 @@ def file_of(path): # size and hash of a file, read in pieces
         while block := f.read(1 << 20): digest.update(block)
     return dict(bytes=path.stat().st_size, sha256=digest.hexdigest())
 
-# %% ../nbs/05a_pack.ipynb #89c37086
+# %% ../nbs/05a_pack.ipynb #817dafe1
 def is_pack(path)->bool:
     "Whether a folder is a pack, or one that is being built."
     try: return any(read_json(Path(path)/f).get("format", "").startswith("arrhythmia pack") for f in ("meta.json", "building.json") if (Path(path)/f).is_file())
@@ -248,9 +295,13 @@ class Pack:
         self.folder = Path(folder).absolute()
         if not is_pack(folder): raise BadArgument("pack", "a folder that `pack` has written", str(folder))
         if not (self.folder/"meta.json").is_file(): raise BadArgument("pack", "whole; this one's build was stopped, and packing into it again goes on", str(folder))
-        self.meta = read_json(self.folder/"meta.json")
-        if self.meta["format"] != FORMAT: raise BadArgument("pack", f"of the format {FORMAT!r}; pack again", self.meta["format"])
-        self._open()
+        try:
+            self.meta = read_json(self.folder/"meta.json")
+            if self.meta["format"] != FORMAT: raise BadArgument("pack", f"of the format {FORMAT!r}; pack again", self.meta["format"])
+            self._open(*(self.meta[k] for k in ("records", "parts", "index", "fs", "compact", "step_uv", "source")))
+        except ECGError: raise
+        except (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError) as e:
+            raise ECGError(f"the pack is damaged: {'meta.json lacks ' if isinstance(e, KeyError) else ''}{e}; pack again") from None
 
     def __reduce__(self): return Pack, (self.folder,)                  # a worker process opens the files itself
     def __len__(self): return self.meta["records"]
@@ -260,13 +311,14 @@ class Pack:
         return (f"Pack({len(self)} records, {size/1e6:.1f} MB, {', '.join(f'{n} as {k}' for k, n in kinds.items())}"
                 f"{', rejected: ' + ', '.join(f'{n} {r}' for r, n in bad.items()) if bad else ''})")
 
-    def _open(self):
-        files = [(self.folder/"index.arrow", self.meta["index"]), *((self.folder/"parts"/f"{k:05d}.bin", p) for k, p in enumerate(self.meta["parts"]))]
+    def _open(self, records, parts, index, *_):
+        files = [(self.folder/"index.arrow", index), *((self.folder/"parts"/f"{k:05d}.bin", p) for k, p in enumerate(parts))]
         for f, p in files:
             if not f.is_file() or f.stat().st_size != p["bytes"]: raise ECGError(f"the pack is damaged: {f.name} is not of {p['bytes']} bytes; pack again")
         try:
             t = _read_table(files[0][0]); t.validate(full=True)
             if not t.schema.equals(SCHEMA): raise pa.ArrowInvalid("it has other columns")
+            if not 0 <= records <= len(t): raise pa.ArrowInvalid(f"{records} records, {len(t)} rows")
         except pa.ArrowException as e: raise ECGError(f"the pack is damaged: index.arrow: {e}; pack again") from None
         self.column = {name: t[name].combine_chunks() if t[name].num_chunks != 1 else t[name].chunk(0) for name in SCHEMA.names}
         for name in ("part", "offset", "bytes", "kind", "samples", "fs", "leads"): setattr(self, name, self.column[name].to_numpy(zero_copy_only=False))
@@ -275,7 +327,7 @@ class Pack:
         null = lambda name: self.column[name].is_null().to_numpy(zero_copy_only=False)
         self.own, self.usable = ~(null("own_codes") & null("own_patient")), null("reason")
         self.noted = self.column["notes"].value_lengths().fill_null(0).to_numpy(zero_copy_only=False) > 0
-        self._check_rows(np.array([p["bytes"] for p in self.meta["parts"]])); self._mapped = [None]*len(self.meta["parts"])
+        self._check_rows(np.array([p["bytes"] for p in parts])); self._mapped = [None]*len(parts)
 
     def _check_rows(self, sizes): # nothing outside the parts is ever read
         u = self.usable; k, size = self.kind[u], np.array([2, 4, 0, 0])
@@ -284,7 +336,7 @@ class Pack:
         if good.all(): good = (self.offset[u] + self.bytes[u] <= sizes[self.part[u]]) & ((k > 1) | (self.bytes[u] == 12*self.samples[u]*size[k]))
         if not good.all(): raise ECGError(f"the pack is damaged: {int((~good).sum())} records lie outside their parts; pack again")
 
-# %% ../nbs/05a_pack.ipynb #8cba5253
+# %% ../nbs/05a_pack.ipynb #54681f0d
 from fastcore.basics import patch
 
 @patch
@@ -293,7 +345,8 @@ def steps(self:Pack, row:int)->tuple: # (int16 `(12, T)` and its gain, a number 
     k, at, n, kind = int(self.part[row]), int(self.offset[row]), int(self.samples[row]), self.kind[row]
     if self._mapped[k] is None: self._mapped[k] = np.asarray(np.memmap(self.folder/"parts"/f"{k:05d}.bin", np.uint8, "r"))
     data = self._mapped[k][at:at + int(self.bytes[row])]; dtype = np.float32 if kind % 2 else np.int16
-    x = data.view(dtype).reshape(12, n) if kind < 2 else unsqueeze(data, n, dtype)
+    try: x = data.view(dtype).reshape(12, n) if kind < 2 else unsqueeze(data, n, dtype)
+    except (OSError, ValueError, pa.ArrowException): raise BadRecord("unreadable", f"the pack is damaged: its place in parts/{k:05d}.bin holds no samples; pack again") from None
     return x, None if kind % 2 else self.gain[row, 0] if self.one_gain[row] else self.gain[row][:, None]
 
 @patch

@@ -7,7 +7,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/packed.html.md"""
 # %% auto #0
 __all__ = ['PackEntries', 'PackedDataset', 'StalePack', 'check_pack', 'verify_pack', 'open_pack', 'stream_pack']
 
-# %% ../nbs/05b_packed.ipynb #0f0fb648
+# %% ../nbs/05b_packed.ipynb #efd3e5b3
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,9 +21,9 @@ from fastcore.basics import patch
 
 from .collate import Batch
 from .core import BadArgument, BadRecord, ECGError, progress
-from .dataset import ECGDataset, Entry, Rejected, Sample, crop_start, rejection
+from .dataset import ECGDataset, Entry, Rejected, Sample, as_text, crop_start, rejection
 from .labels import Vocabulary, vocabulary_of
-from .pack import Pack, file_of, line_of, source_of, stamp
+from .pack import Pack, file_of, line_of, source_of
 from .records import check_signal, resampled
 
 # %% ../nbs/05b_packed.ipynb #e8766827
@@ -100,13 +100,13 @@ def targets(self:PackedDataset, rows)->np.ndarray: # float32 `(len(rows), C)`
     y[place[classes >= 0], classes[classes >= 0]] = 1
     return y
 
-# %% ../nbs/05b_packed.ipynb #c709fa62
+# %% ../nbs/05b_packed.ipynb #7c7aedd8
 class _Taken(NamedTuple): # one record on its way into a batch
     row:int; steps:np.ndarray; gain:object; rng:np.random.Generator|None
 
 @patch
 def _take(self:PackedDataset, i): # -> `_Taken`, or `Rejected`; draws what `ECGDataset.__getitem__` draws
-    row, p = int(self.rows[i]), self.pack
+    i, p = self.place(i), self.pack; row = int(self.rows[i])
     try:
         if p.usable[row] and p.fs[row] == self.fs and p.samples[row]/self.fs >= self.min_seconds: x, gain = p.steps(row)
         else: x, gain = check_signal(resampled(p.record(row), self.fs), self.min_seconds).signal, None
@@ -127,7 +127,7 @@ def _fill(self:PackedDataset, t, out): # millivolts into `out`, float32 `(12, n)
 @patch
 def batch(self:PackedDataset, indices)->Batch:
     "The records at some indices, as `pad_collate` of them gives it."
-    took = [self._take(int(i)) for i in indices]
+    took = [self._take(i) for i in indices]
     good, bad = [t for t in took if isinstance(t, _Taken)], [t for t in took if isinstance(t, Rejected)]
     lengths = [t.steps.shape[1] for t in good]; rows = np.array([t.row for t in good], np.int64); raw = self.raw and all(t.gain is not None for t in good)
     x = np.empty((len(good), 12, max(lengths, default=0)), np.int16 if raw else np.float32)
@@ -144,36 +144,48 @@ def __getitems__(self:PackedDataset, indices): return self.batch(indices)
 
 @patch
 def __getitem__(self:PackedDataset, i): # `Sample`, or `Rejected`
-    t = self._take(int(i))
+    t = self._take(i)
     if isinstance(t, Rejected): return t
     x = np.empty(t.steps.shape, np.float32); self._fill(t, x)
     return Sample(x, self.targets(np.array([t.row]))[0], self.pack.column["record_id"][t.row].as_py())
 
-# %% ../nbs/05b_packed.ipynb #3e2e0c65
+# %% ../nbs/05b_packed.ipynb #ac9bd52e
 class StalePack(ECGError):
     "The source of a pack has changed since it was packed."
 
-def check_pack(pack,        # a `Pack`, or its folder
-               source=None, # as for `pack`; None: the folder that was packed
+def check_pack(pack,             # a `Pack`, or its folder
+               source=None,      # as for `pack`; None: the folder that was packed
+               fs=...,           # what the pack should have been made with, as for `pack`; not given: whatever it was made with
+               compact=..., step_uv=...,
+               verify:bool=False # read all samples, too, and compare their hashes
               )->Pack:
     "The pack, if it still is what packing its source would give, else `StalePack`."
     p = pack if isinstance(pack, Pack) else Pack(pack); source = p.meta["source"] if source is None else source
     if source is None: raise BadArgument("source", "given for a pack that was not made from a folder", None)
-    source = source_of(source)
-    columns = [p.column[c].slice(0, len(p)).to_pylist() for c in ("record_id", "codes", "patient_id", "fold", "stamp")]
-    had = {row[0]: line_of(*row) for row in zip(*columns)}
-    has = {e.record_id: line_of(e.record_id, e.codes, e.patient_id, e.fold, stamp(e)) for e in source.entries}
-    what = dict(new=has.keys() - had.keys(), gone=had.keys() - has.keys(), changed={k for k in has.keys() & had.keys() if has[k] != had[k]})
-    says = [f"{len(ids)} {k} ({', '.join(sorted(ids)[:3])}{', …' if len(ids) > 3 else ''})" for k, ids in what.items() if ids]
+    for name, want in dict(fs=fs, compact=compact, step_uv=step_uv).items():
+        if want is not ... and (want or None) != (p.meta[name] or None): raise StalePack(f"the pack in {p.folder.name} is stale: {name} is {p.meta[name]}, {want} is wanted: pack again")
+    source = source_of(source); ids = [p.column[c].slice(0, len(p)).to_pylist() for c in ("record_id", "line")]
+    had, has = dict(zip(*ids)), {as_text(e.record_id): line_of(e, getattr(source, "fields", None)) for e in source.entries}
+    says = _differences(had, has)
+    says += _differences(_by_id(p.rejected), _by_id(getattr(source, "rejected", ())), " rejected")
     if says: raise StalePack(f"the pack in {p.folder.name} is stale: {'; '.join(says)}: pack again")
-    return p
+    return verify_pack(p) if verify else p
+
+def _by_id(rejected): # of one id, several may have been rejected
+    out = {}
+    for r in rejected: out.setdefault(as_text(r.record_id), []).append((r.reason, as_text(r.detail)))
+    return {k: sorted(v) for k, v in out.items()}
+
+def _differences(had, has, what=""): # two dicts -> words
+    found = dict(new=has.keys() - had.keys(), gone=had.keys() - has.keys(), changed={k for k in has.keys() & had.keys() if has[k] != had[k]})
+    return [f"{len(ids)} {k}{what} ({', '.join(sorted(ids)[:3])}{', …' if len(ids) > 3 else ''})" for k, ids in found.items() if ids]
 
 def verify_pack(pack)->Pack: # a `Pack`, or its folder
     "The pack, if each of its files has the hash that was written down, else `ECGError`."
     p = pack if isinstance(pack, Pack) else Pack(pack)
     files = [(p.folder/"index.arrow", p.meta["index"]), *((p.folder/"parts"/f"{k:05d}.bin", m) for k, m in enumerate(p.meta["parts"]))]
     for f, want in progress(files, "verifying", unit="file"):
-        if file_of(f) != want: raise ECGError(f"the pack is damaged: {f.name} has changed; pack again into a new folder")
+        if not f.is_file() or file_of(f) != want: raise ECGError(f"the pack is damaged: {f.name} has changed; pack again")
     return p
 
 def open_pack(path, source=None)->Pack: # folder; if `source` is given, the pack must be fresh

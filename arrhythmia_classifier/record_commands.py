@@ -29,7 +29,7 @@ def out(o): # a line for people, or an object for machines
     print(json.dumps(o, ensure_ascii=False, allow_nan=False) if isinstance(o, dict) else o, flush=True)
 def say(text): print(text, file=sys.stderr, flush=True)
 
-# %% ../nbs/19c_record_commands.ipynb #534f22a0
+# %% ../nbs/19c_record_commands.ipynb #1a2e9236
 def inspect(records: SourceArg, as_json: JsonOpt = False, labels: SystemOpt = "auto", rate: RateOpt = None,
             to: Annotated[Optional[Path], typer.Option("--out", help="Also write one row a record to this .csv or .parquet file.")] = None):
     """What records hold: rates, lengths, leads, diagnoses, quality, and what is odd about them.
@@ -69,15 +69,17 @@ def labels(records: SourceArg, as_json: JsonOpt = False, system: SystemOpt = "au
     s["rejected"] = len(c.rejected)
     if as_json:
         for r in rows: out(r)
-        return out(dict(summary=s))
-    for l in label_table(rows, s, most): out(l)
-    if c.rejected: out(f"{len(c.rejected)} records or rows rejected; arrhythmia inspect says why")
+        out(dict(summary=s))
+    else:
+        for l in label_table(rows, s, most): out(l)
+        if c.rejected: out(f"{len(c.rejected)} records or rows rejected; arrhythmia inspect says why")
+    if not rows: raise typer.Exit(1)
 
 def tempfile_cache():
     import tempfile
     return tempfile.TemporaryDirectory()
 
-# %% ../nbs/19c_record_commands.ipynb #09d908d7
+# %% ../nbs/19c_record_commands.ipynb #76881672
 def parse_shares(text:str # "train=.8,valid=.1,test=.1"
                 )->dict:
     "Shares of the sides of a split."
@@ -110,7 +112,7 @@ def split(records: SourceArg, manifest: Annotated[Path, typer.Argument(metavar="
 
 def pack(records: SourceArg, dest: Annotated[Path, typer.Argument(metavar="DEST", help="Folder of the pack; one that was begun is continued, one that is old is renewed.", show_default=False)],
          fs: Annotated[Optional[float], typer.Option(help="Resample to this rate, Hz [default: each record keeps its own].")] = None,
-         compact: Annotated[bool, typer.Option("--compact", help="About a quarter of the bytes, slower to read; the numbers are the same.")] = False,
+         compact: Annotated[bool, typer.Option("--compact", help="A quarter to a half of the bytes, slower to read; the numbers are the same.")] = False,
          step_uv: Annotated[Optional[float], typer.Option(help="Round resampled signals to steps of so many µV [default: exact, as float32].")] = None,
          check: Annotated[bool, typer.Option("--check", help="Change nothing; say whether DEST is what packing RECORDS would give.")] = False,
          system: SystemOpt = "auto", rate: RateOpt = None, workers: Annotated[Optional[int], typer.Option(min=1, help="Processes [default: one a processor].")] = None, as_json: JsonOpt = False):
@@ -127,9 +129,12 @@ def pack(records: SourceArg, dest: Annotated[Path, typer.Argument(metavar="DEST"
     from arrhythmia_classifier.packed import check_pack
     from arrhythmia_classifier.sources import open_corpus
     with tempfile_cache() as cache:
-        c = open_corpus(records, cache, system, rate, fs); source = PackSource(c.entries, c.dataset(c.entries, CHALLENGE, 500.).load, c.rejected, str(records.resolve()))
-        if check: p = check_pack(dest, source); return out(dict(pack=str(dest), fresh=True) if as_json else f"fresh: {p}")
-        begun = time.time(); p = pack_records(source, dest, fs, compact, step_uv, workers)
+        c = open_corpus(records, cache, system, rate, fs); d = c.dataset(c.entries, CHALLENGE, 500.)
+        source = PackSource(c.entries, d.load, c.rejected, str(records.resolve()), getattr(d, "fields", None))
+        if check: p = check_pack(dest, source, fs=fs, compact=compact, step_uv=step_uv, verify=True); return out(dict(pack=str(dest), fresh=True) if as_json else f"fresh: {p}")
+        begun = time.time()
+        try: p = pack_records(source, dest, fs, compact, step_uv, workers)
+        except KeyboardInterrupt: say("interrupted; finished parts are kept, and the same command goes on"); raise typer.Exit(1)
     r = dict(pack=str(dest), records=len(p), rejected=len(p.rejected), seconds=round(time.time() - begun, 1))
     out(r if as_json else f"{p}, {r['rejected']} rejected, {r['seconds']} s")
 

@@ -7,7 +7,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/sources.html.md"""
 # %% auto #0
 __all__ = ['stream', 'unpack_table', 'TableDataset', 'table_entries', 'Corpus', 'open_corpus']
 
-# %% ../nbs/15a_sources.ipynb #4f84efbe
+# %% ../nbs/15a_sources.ipynb #b42f84dd
 import hashlib
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,19 +25,21 @@ from .dataset import ECGDataset, Entry, Rejected
 from .delta import is_delta, scan_records
 from .pack import Pack, is_pack
 from .packed import PackedDataset, stream_pack
+from .records import read_record
 
-# %% ../nbs/15a_sources.ipynb #08020985
+# %% ../nbs/15a_sources.ipynb #5a69cf43
 def _as_stored(what, labels, rate): # a table's and a pack's codes are those they were filled with
     if labels != "auto": raise BadArgument("labels", f"'auto' for {what}, which holds the codes it was filled with", labels)
     if rate is not None: raise BadArgument("rate", f"None for {what}", rate)
 
 def stream(path,               # a folder of any layout, a CSV of labels, one record, a pack, or a Delta table `ecg_records`
            labels:str="auto", rate:int|None=None, fs:float|None=None, # of a folder, see `open_folder`
+           read=read_record,   # of a folder's records: `recording.read_or_open` leaves long ones on disk
           ):
     "Yield a source's `Record`s, and `Rejected`s for what can't be read."
     if is_pack(path): _as_stored("a pack", labels, rate); return stream_pack(path)
     if is_delta(path): _as_stored("a Delta table", labels, rate); return scan_records(path)
-    return stream_folder(path, labels, rate, fs)
+    return stream_folder(path, labels, rate, fs, read)
 
 # %% ../nbs/15a_sources.ipynb #795ada39
 def unpack_table(table:Path, cache:Path # folder of an `ecg_records` table; folder to unpack into
