@@ -6,13 +6,14 @@
 Fails on any other exception, on more than a second of processor time for one mutant, on more than 1 GB of memory,
 on any file opened outside the mutant's folder, and on any connection.
 """
-import argparse, collections, os, resource, shutil, signal, sys, tempfile, time, traceback, warnings
+import argparse, collections, io, os, resource, shutil, signal, sys, tempfile, time, traceback, warnings
 from pathlib import Path
 
 import numpy as np
-import soundfile
+import scipy.io, soundfile
 
 from arrhythmia_classifier.core import BadRecord
+from arrhythmia_classifier.matlab import read_matlab
 from arrhythmia_classifier.records import read_record
 
 # Mutants (seed, number) that once broke something; each run begins with them.
@@ -26,6 +27,7 @@ WORDS = [b"0", b"-1", b"1", b"12", b"1000000000000", b"9" * 30, b"9" * 5000, b"n
 
 
 FORMS = ["16", "mat", "24", "32", "61", "80", "160", "212", "files", "8", "310", "311", "516", "524", "frames", "segments", "layout"]
+MATLAB = ["mat5", "mat5z"]         # every tenth mutant
 
 def fixture(rng, form):
     "A whole record in one of FORMS: {file name: bytes}."
@@ -34,6 +36,9 @@ def fixture(rng, form):
     def line(lead, file="r.dat", fmt="16", x=None): return f"{file} {fmt} 200(0)/mV 16 0 {0 if x is None else x[0]} {0 if x is None else int(x.sum(dtype=np.int16))} 0 {lead}"
     def head(name, lines, n=n, k=None): return "\n".join([f"{name} {k or len(lines)} 250 {n} 10:00:00 01/01/2020", *lines, "# Age: 61", "# Sex: Female", "# Dx: 59118001,426783006", ""]).encode()
     noise = rng.bytes(4 * n * len(leads) + 64)
+    if form.startswith("mat5"):                                          # MATLAB's own files, without a header beside them
+        f = io.BytesIO(); scipy.io.savemat(f, dict(ECG=dict(data=x.T/200, age=61., sex="Female")), do_compression=form == "mat5z")
+        return {"r.mat": f.getvalue()}
     if form == "files": return {"r.hea": head("r", [line(l, f"r{k}.dat", "16" if k % 2 else "212") for k, l in enumerate(leads)]), **{f"r{k}.dat": noise[:2 * n] for k in range(len(leads))}}
     if form == "mat": return {"r.hea": head("r", [line(l, "r.mat", "16x1+24", s) for l, s in zip(leads, x.T)]), "r.mat": bytes(24) + x.tobytes()}
     if form == "frames": return {"r.hea": head("r", [line(l, fmt=f"16x{1 + k % 2}") for k, l in enumerate(leads)]), "r.dat": noise}
@@ -47,6 +52,11 @@ def fixture(rng, form):
         if form == "layout": out["lay.hea"] = head("lay", [line(l, "~", "0") for l in leads], 0)
         return out | {"r.hea": head(f"r/{len(rest)}", rest, 800 + 50 * (form == "layout"), len(leads))}
     return {"r.hea": head("r", [line(l, fmt=form, x=s if form == "16" else None) for l, s in zip(leads, x.T)]), "r.dat": x.tobytes() if form == "16" else noise}
+
+
+def read(folder):
+    "The record as a folder's reader takes it: by its header, or a MATLAB file that has none."
+    return read_matlab(folder/"r.mat") if not (folder/"r.hea").exists() and (folder/"r.mat").exists() else read_record(folder/"r")
 
 
 def mutate(data, rng, words):
@@ -68,9 +78,9 @@ def mutate(data, rng, words):
 
 def mutant(seed, k):
     "{file name: bytes} of mutant k."
-    rng = np.random.default_rng([seed, k]); files = fixture(rng, rng.choice(FORMS)); heads = [f for f in files if f.endswith(".hea")]; rest = [f for f in files if not f.endswith(".hea")]
+    rng = np.random.default_rng([seed, k]); form = rng.choice(FORMS); files = fixture(rng, MATLAB[k//10 % 2] if k % 10 == 9 else form); heads = [f for f in files if f.endswith(".hea")]; rest = [f for f in files if not f.endswith(".hea")]
     for _ in range(int(rng.integers(1, 5))):
-        name = str(rng.choice(heads if rng.random() < .75 else rest)); files[name] = mutate(files[name], rng, WORDS)
+        name = str(rng.choice(heads if heads and rng.random() < .75 else rest)); files[name] = mutate(files[name], rng, WORDS)
     if rng.random() < .03: del files[str(rng.choice(list(files)))]
     return files
 
@@ -101,17 +111,17 @@ def main():
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024; says, bad, slowest, begun = collections.Counter(), [], (0., None), time.time()
     with tempfile.TemporaryDirectory() as top:
         tempfile.tempdir = top; root = Path(top)/"data"; (Path(top)/"secret.dat").write_bytes(bytes(9999))
-        for form in FORMS:                                               # unharmed, each form is read; and what libraries load late is loaded
+        for form in FORMS + MATLAB:                                      # unharmed, each form is read; and what libraries load late is loaded
             root.mkdir()
             for name, data in fixture(np.random.default_rng(0), form).items(): (root/name).write_bytes(data)
-            read_record(root/"r"); shutil.rmtree(root)
+            read(root); shutil.rmtree(root)
         elsewhere = opened_elsewhere(Path(top))
         for seed, k in todo:
             root.mkdir(); (root/"sub").mkdir(); os.mkfifo(root/"pipe"); os.symlink("/etc/passwd", root/"far.dat"); os.symlink("loop.dat", root/"loop.dat")
             files = mutant(seed, k)
             for name, data in files.items(): (root/name).write_bytes(data)
             t = time.process_time(); signal.setitimer(signal.ITIMER_PROF, 1.)
-            try: read_record(root/"r"); says["read"] += 1
+            try: read(root); says["read"] += 1
             except BadRecord as e: says[e.reason] += 1
             except (Exception, TooLong) as e:
                 bad.append((seed, k)); says[type(e).__name__] += 1
