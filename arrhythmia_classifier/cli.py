@@ -273,7 +273,7 @@ def promote(records: Annotated[Optional[Path], typer.Argument(metavar="[RECORDS]
                                f"{r['difference']:+.4f} ({r['low']:+.4f} to {r['high']:+.4f}) on {r['n_records']} records, {r['n_classes']} classes")
     if r.get("classes_lost"): out(f"classes of version {r['champion']} that the challenger does not have: {r['classes_lost']}")
 
-# %% ../nbs/20_cli.ipynb #88bf5ef5
+# %% ../nbs/20_cli.ipynb #a4c7bad5
 @app.command()
 def export(model: Annotated[str, typer.Argument(metavar="MODEL", help="As for --model elsewhere.", show_default=False)],
            to: Annotated[str, typer.Option(help="pt2 (a folder), onnx or onnx-int8 (a file).")], dest: Annotated[Path, typer.Argument(metavar="OUT", help="What to write.", show_default=False)],
@@ -291,7 +291,7 @@ def export(model: Annotated[str, typer.Argument(metavar="MODEL", help="As for --
     from arrhythmia_classifier.sources import stream
     _threads(1); r = export_model(_load(home, model, name), to, dest, stream(calibrate) if calibrate else None)
     if as_json: return out(r)
-    for k, v in r.items(): out(f"{k:<14}{v}")
+    for k, v in r.items(): out(f"{k:<30}{v}")
 
 # %% ../nbs/20_cli.ipynb #76d09d48
 @app.callback(invoke_without_command=True)
