@@ -7,8 +7,9 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/ranks.html.md"""
 # %% auto #0
 __all__ = ['Ranks', 'join_ranks', 'norms_of_all']
 
-# %% ../nbs/09a_ranks.ipynb #1daab025
+# %% ../nbs/09a_ranks.ipynb #6e74967f
 import atexit, os
+from datetime import timedelta
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-# %% ../nbs/09a_ranks.ipynb #c57694a5
+# %% ../nbs/09a_ranks.ipynb #ff7f3d2a
 @dataclass(frozen=True)
 class Ranks:
     "The processes that train together."
@@ -56,8 +57,11 @@ def join_ranks()->Ranks:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"); atexit.register(_part)
     return Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
 
-def _part(): # at the end
-    if dist.is_initialized(): dist.destroy_process_group()
+def _part(): # at the end: together, because a process whose peers are gone may abort as it leaves; not for long, because a peer may have died
+    if not dist.is_initialized(): return
+    try: dist.monitored_barrier(timeout=timedelta(seconds=5)) if dist.get_backend() == "gloo" else None
+    except Exception: pass
+    dist.destroy_process_group()
 
 # %% ../nbs/09a_ranks.ipynb #a8f52003
 class _Sum(torch.autograd.Function): # over all processes, of values and of their gradients
