@@ -7,11 +7,11 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/ranks.html.md"""
 # %% auto #0
 __all__ = ['Ranks', 'join_ranks', 'norms_of_all']
 
-# %% ../nbs/09a_ranks.ipynb #6e74967f
+# %% ../nbs/09a_ranks.ipynb #b46db149
 import atexit, os
-from datetime import timedelta
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 
 import torch
