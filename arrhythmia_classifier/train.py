@@ -6,10 +6,10 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/train.html.md"""
 
 # %% auto #0
 __all__ = ['SHAPES', 'TrainConfig', 'lr_at', 'Interrupted', 'stop_flag', 'save_checkpoint', 'load_checkpoint', 'ahead', 'Trainer',
-           'float32_as']
+           'float32_as', 'mixed']
 
 # %% ../nbs/10_train.ipynb #6a8a02e7
-import json, math, queue, signal, threading, time
+import copy, json, math, queue, signal, threading, time
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
@@ -38,6 +38,8 @@ class TrainConfig:
     precision:str="float32"      # "tf32" (a GPU's tensor cores, 10 bits of mantissa) or "bf16" (8 bits, half the memory traffic) for training steps; validation is in float32, because prediction is
     compile:str=""               # backend of `torch.compile` for the trainer's `parts`, "inductor" on a GPU; on a CPU it gains nothing (within 5 %)
     pad_to:tuple=()              # samples: batches are padded up to the next of these, so that a few shapes are compiled and not hundreds
+    average:float=0.             # decay a step of the moving average of the weights, which then is what is validated and kept; 0: the weights themselves
+    mixup:float=0.               # alpha of mixup (Zhang et al. 2018); 0: no record is blended with another
     prefetch:int|None=None       # batches that a thread keeps ready; None: 2 on a GPU, none on a CPU, whose cores the step itself needs
 
     def __post_init__(self):
@@ -45,6 +47,8 @@ class TrainConfig:
             if getattr(self, k) <= 0: raise BadArgument(k, "positive", getattr(self, k))
         if self.schedule not in ("onecycle", "cosine", "constant"): raise BadArgument("schedule", "'onecycle', 'cosine' or 'constant'", self.schedule)
         if self.precision not in ("float32", "tf32", "bf16"): raise BadArgument("precision", "'float32', 'tf32' or 'bf16'", self.precision)
+        if not 0 <= self.average < 1: raise BadArgument("average", "in [0, 1)", self.average)
+        if self.mixup < 0: raise BadArgument("mixup", "≥ 0", self.mixup)
         if self.prefetch is not None and self.prefetch < 0: raise BadArgument("prefetch", "≥ 0 or None", self.prefetch)
         object.__setattr__(self, "pad_to", tuple(sorted(self.pad_to)))
 
@@ -141,6 +145,7 @@ class Trainer:
         self.model, self.loss, self.parts, self.prepare = model.to(self.device), loss, list(parts), prepare
         self.train, self.valid, self.score, self.config, self.monitor, self.on_epoch = train, valid, score, config, monitor, on_epoch
         self.file = Path(folder)/"checkpoint.safetensors" if folder else None
+        self.shadow = copy.deepcopy(self.model).eval().requires_grad_(False) if config.average else None     # the moving average
         self.opt = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True if self.device.type == "cuda" else None)
         self.epoch, self.step, self.sums, self.history, self.rejected, self.best = 0, 0, [0., 0], [], {}, None
         self.timing = []     # of this process: seconds, records and seconds waited for data, an epoch
@@ -157,6 +162,7 @@ class Trainer:
         elif self.ranks.rank: torch.manual_seed(self.config.seed + 1_000_003*self.ranks.rank)       # dropout of its own; the weights are those of the first process
         if self.ranks.world > 1:
             for t in self.model.state_dict().values(): dist.broadcast(t, 0)
+            if self.shadow and not resume: self.shadow.load_state_dict(self.model.state_dict())
         with ExitStack() as s:
             if self.ranks.world > 1: s.enter_context(norms_of_all(self.model, lambda: self._weight))
             s.enter_context(float32_as("tf32" if self.config.precision == "tf32" else "ieee")); self._compile()
@@ -167,7 +173,7 @@ class Trainer:
                 self._train_epoch(stopped)
                 self._end_epoch()
         if self.best is None: raise ECGError("no epoch was finished, so there are no weights to keep")
-        self.model.load_state_dict(self.best); self.model.eval()
+        self.model.load_state_dict(self.best); self.model.eval(); self.shadow = None
         return self
 
     @property
@@ -253,6 +259,7 @@ def _train_step(self:Trainer, batch, lr):
     if not N: return
     for g in self.opt.param_groups: g["lr"] = lr
     self._weight = float(n > 0)
+    if n and self.config.mixup: batch = mixed(batch, self.config.mixup)
     if n: loss = self.loss(self._logits(batch, self.config.precision == "bf16"), batch.target)
     else: loss = 0*self.model(batch.signal.new_zeros(1, batch.signal.shape[1], 512, dtype=next(self.model.parameters()).dtype), None).sum()
     self.opt.zero_grad(set_to_none=True)
@@ -262,6 +269,7 @@ def _train_step(self:Trainer, batch, lr):
     if self.device.type == "cpu" or len(self._pending) >= 20: self._settle()
     nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
     self.opt.step()
+    if self.shadow: self._follow()
 
 @patch
 def _all_gradients(self:Trainer, loss): # summed over the processes, the loss with them
@@ -279,12 +287,32 @@ def _settle(self:Trainer): # fetch the losses that still are on the device
 
 @patch
 def _logits(self:Trainer, batch, bf16=False):
+    training = self.model.training; model = self.model if training else self.judged
     shape = tuple(batch.signal.shape), batch.lengths is None
-    if self.model.training and len(self._shapes) < SHAPES: self._shapes.add(shape)
-    eager = self.config.compile and not (self.model.training and shape in self._shapes)
+    if training and len(self._shapes) < SHAPES: self._shapes.add(shape)
+    eager = self.config.compile and not (training and shape in self._shapes)
     with torch.compiler.set_stance("force_eager") if eager else nullcontext(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-        z = self.model(batch.signal, batch.lengths)
+        z = model(batch.signal, batch.lengths)
     return z.float() if bf16 else z
+
+# %% ../nbs/10_train.ipynb #310e67ea
+def mixed(batch, alpha:float): # a batch on its device; lengths may be None -> a batch as long
+    "Each record blended with another of the batch, `w*x + (1 - w)*other`, targets alike; w from Beta(alpha, alpha), at least 1/2."
+    w = torch.distributions.Beta(alpha, alpha).sample((len(batch.target),)); w = torch.maximum(w, 1 - w).to(batch.signal.device, batch.signal.dtype)
+    other = torch.randperm(len(w)).to(w.device); blend = lambda t, w: w*t + (1 - w)*t[other]
+    n = batch.lengths
+    return batch._replace(signal=blend(batch.signal, w[:, None, None]), target=blend(batch.target, w[:, None]), lengths=n if n is None else torch.maximum(n, n[other]))
+
+@patch(as_prop=True)
+def judged(self:Trainer):
+    "The network that is validated and kept: the average where there is one."
+    return self.shadow or self.model
+
+@patch
+@torch.no_grad()
+def _follow(self:Trainer): # the average goes one step
+    t = self.epoch*len(self.train) + self.step; stays = min(self.config.average, (1 + t)/(10 + t))
+    for a, p in zip(self.shadow.state_dict().values(), self.model.state_dict().values()): a.lerp_(p, 1 - stays) if a.is_floating_point() else a.copy_(p)
 
 # %% ../nbs/10_train.ipynb #6865c9b6
 @patch
@@ -311,7 +339,7 @@ def _end_epoch(self:Trainer):
     row = dict(epoch=self.epoch + 1, loss=self.sums[0]/self.sums[1], valid_loss=float(self.loss.cpu()(torch.from_numpy(z), torch.from_numpy(y))), **self.score(y, z))
     self.loss.to(self.device); row = self.ranks.agreed(row)
     self.history.append(row)
-    if self.best_row is row: self.best = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+    if self.best_row is row: self.best = {k: v.detach().cpu().clone() for k, v in self.judged.state_dict().items()}
     self.epoch, self.step, self.sums = self.epoch + 1, 0, [0., 0]
     self._save()
     if not self.ranks.rank: self.on_epoch(row)
@@ -326,6 +354,7 @@ def _save(self:Trainer):
     states = self.ranks.gather(own)
     if self.ranks.rank: return
     t = {f"model.{k}": v for k, v in self.model.state_dict().items()} | {f"best.{k}": v for k, v in (self.best or {}).items()}
+    if self.shadow: t |= {f"average.{k}": v for k, v in self.shadow.state_dict().items()}
     for i, s in self.opt.state_dict()["state"].items(): t |= {f"opt.{i}.{k}": v for k, v in s.items()}
     for r, state in enumerate(states): t |= {f"rng.{k}" + f".{r}"*(r > 0): v for k, v in state.items()}
     save_checkpoint(self.file, t, dict(epoch=self.epoch, step=self.step, sums=self.sums, history=self.history, rejected=self.rejected, config=asdict(self.config), world=self.ranks.world))
@@ -338,6 +367,7 @@ def _load(self:Trainer):
     if s.get("world", 1) != self.ranks.world: raise BadArgument("processes", f"as many as the run to resume had, {s.get('world', 1)}", self.ranks.world)
     part = lambda p: {k[len(p):]: v for k, v in t.items() if k.startswith(p)}
     self.model.load_state_dict(part("model.")); self.best = part("best.") or None
+    if self.shadow: self.shadow.load_state_dict(part("average."))
     moments = {}
     for k, v in part("opt.").items(): i, _, name = k.partition("."); moments.setdefault(int(i), {})[name] = v
     self.opt.load_state_dict(dict(self.opt.state_dict(), state=moments))
