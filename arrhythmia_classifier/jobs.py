@@ -13,7 +13,7 @@ __all__ = ['VERDICT', 'SYSTEMS', 'inspect_line', 'note_kind', 'inspect_summary',
 import csv, json, shutil, time
 from collections import Counter, deque
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from .dataset import Augment, Rejected, rejection
 from .delta import is_delta
 from .fit import fingerprint, fit_classifier
 from .labels import SCP, VOCABULARIES, name_of, vocabulary_of
+from .loss import loss_of
 from .metrics import evaluate
 from .model import ModelConfig
 from .pack import is_pack
@@ -151,6 +152,7 @@ class TrainSettings:
     crop:float|None=2.5          # seconds of random crops in training, None for whole records
     augment:bool=True
     batch_size:int=32
+    loss:str="focal"             # one of `loss.LOSSES`
     gamma:float=2.               # of the focal loss
     epochs:int=20
     lr:float=3e-3
@@ -159,7 +161,10 @@ class TrainSettings:
     aim:str="f1"                 # of the thresholds
     seed:int=0
     workers:int=0
-    precision:str="float32"      # or "tf32", "bf16": on a GPU
+    weight_decay:float=.01
+    average:float=0.             # of the weights, and
+    mixup:float=0.               # see `TrainConfig`
+    precision:str="float32"      # of training steps: "tf32" on a GPU, "bf16" on a GPU or a CPU with AVX512-BF16 or AMX
     compile:str=""               # "inductor": on a GPU
     name:str=MODEL               # three-level name in the registry
 
@@ -170,9 +175,11 @@ class TrainSettings:
         if self.aim not in ("f1", "youden"): raise BadArgument("aim", "'f1' or 'youden'", self.aim)
         for k in ("min_count", "batch_size"):
             if getattr(self, k) < 1: raise BadArgument(k, "at least 1", getattr(self, k))
-        if self.gamma < 0: raise BadArgument("gamma", "≥ 0", self.gamma)
-        TrainConfig(self.epochs, self.lr, self.schedule, patience=self.patience, seed=self.seed, precision=self.precision, compile=self.compile)      # raises where it must
+        loss_of(self.loss, self.gamma); self.config                                # raise where they must
         if self.crop is not None and self.crop < 1: raise BadArgument("crop", "at least 1 second", self.crop)
+
+    @property
+    def config(self)->TrainConfig: return TrainConfig(**{f.name: getattr(self, f.name) for f in fields(TrainConfig) if hasattr(self, f.name)})
 
     @property
     def system(self)->str:
@@ -252,7 +259,6 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
     for f in folder.glob(".classifier.*.tmp"): shutil.rmtree(f, ignore_errors=True)
     with ranks.in_turn(): train, valid = train_datasets(s, folder/"cache", say)
     model = (ModelConfig if s.size == "full" else ModelConfig.small)(len(train.vocab), s.fs)
-    config = TrainConfig(s.epochs, s.lr, s.schedule, patience=s.patience, seed=s.seed, precision=s.precision, compile=s.compile)
 
     def each(row):
         with open(folder/"history.jsonl", "a", encoding="utf-8") as f: f.write(json.dumps(row) + "\n")
@@ -261,7 +267,7 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
     same = dict(train=fingerprint(train.entries), valid=fingerprint(valid.entries))
     if started and read_json(folder/"data.json") != same: raise BadArgument("data", "the records that the run began with", same)
     if not ranks.rank: write_json(folder/"data.json", same)
-    f = fit_classifier(train, valid, model, config, s.batch_size, s.gamma, s.aim, s.name, folder, started, device, s.workers, each)
+    f = fit_classifier(train, valid, model, s.config, s.batch_size, loss_of(s.loss, s.gamma), s.aim, s.name, folder, started, device, s.workers, each)
     if ranks.rank: return {}
     write_json(folder/"history.json", f.history); write_json(folder/"rejected.json", f.rejected)
     for i, (reason, detail) in list(f.rejected.items())[:5]: say(f"  rejected {i}: {reason}: {detail}")
