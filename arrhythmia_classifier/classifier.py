@@ -22,7 +22,7 @@ from torch import nn
 from . import __version__
 from .core import LEADS, BadArgument, ECGError, atomic_path, pick_device, read_json, seed_everything, write_json
 from .dataset import Rejected, rejection
-from .labels import Vocabulary, vocabulary_from_list, vocabulary_to_list
+from .labels import Vocabulary, to_snomed, vocabulary_from_list, vocabulary_to_list
 from .metrics import sigmoid
 from .model import Deployed, ModelConfig, WFDBResNetLSTM, deployed
 from .records import Record, check_signal, resampled
@@ -157,7 +157,7 @@ class Prediction:
 
     def to_dict(self)->dict:
         "The line that machines get (`--json`)."
-        if self.status == "ok": return dict(record=self.record_id, status="ok", labels=self.labels, probabilities=self.probabilities)
+        if self.status == "ok": return dict(record=self.record_id, status="ok", labels=self.labels, snomed=list(to_snomed(self.labels)), probabilities=self.probabilities)
         return dict(record=self.record_id, status="rejected", reason=self.reason, detail=self.detail)
 
 # %% ../nbs/11_classifier.ipynb #a049cf22

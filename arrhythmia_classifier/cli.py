@@ -74,11 +74,13 @@ for _name, _command in COMMANDS.items(): app.command(_name)(_command)
 
 # %% ../nbs/20_cli.ipynb #68ead83e
 @app.command()
-def train(records: Annotated[Optional[Path], typer.Argument(metavar="RECORDS", help="Training records: any folder, table or pack that `arrhythmia inspect` reads.", show_default=False)] = None,
+def train(ctx: typer.Context,
+          records: Annotated[Optional[Path], typer.Argument(metavar="RECORDS", help="Training records: any folder, table or pack that `arrhythmia inspect` reads.", show_default=False)] = None,
           valid: Annotated[Optional[Path], typer.Option(help="Validation records [default: as --split says].")] = None,
           split: Annotated[str, typer.Option(help="Without --valid: official (folds 1-8 and 9), tenth (stratified, patient-disjoint), the file of a split, or auto: official where the corpus has such folds, else tenth.")] = "auto",
           run: Annotated[Optional[Path], typer.Option(help="Folder of the run [default: a new one in HOME/runs].")] = None,
           resume: Annotated[Optional[Path], typer.Option(help="Go on with the run in this folder; it knows its settings.")] = None,
+          recipe: Annotated[Optional[str], typer.Option(help="Settings that belong together, of which those given here differ: ptbxl made the shipped classifier.")] = None,
           fs: Annotated[float, typer.Option(help="Sampling rate of the classifier, Hz.")] = 100,
           size: Annotated[str, typer.Option(help="full (3.0 M weights) or small (0.1 M).")] = "full",
           labels: Annotated[str, typer.Option(help="auto, scp or snomed (every diagnosis with --min-count records, in that system), or fixed classes: challenge, ecg-arrhythmia, scp-all, scp-diagnostic, …")] = "auto",
@@ -86,13 +88,18 @@ def train(records: Annotated[Optional[Path], typer.Argument(metavar="RECORDS", h
           min_count: Annotated[int, typer.Option(help="Training records that a diagnosis needs to become a class.")] = 20,
           crop: Annotated[float, typer.Option(help="Seconds of the random crops in training, 0 for whole records.")] = 2.5,
           augment: Annotated[bool, typer.Option(help="Noise, baseline wander, lost leads.")] = True,
+          passes: Annotated[int, typer.Option(min=1, help="Times that an epoch goes through the records.")] = 1,
           epochs: int = 20, batch_size: BatchOpt = 32, lr: float = 3e-3,
           schedule: Annotated[str, typer.Option(help="onecycle, cosine or constant.")] = "onecycle",
+          loss: Annotated[str, typer.Option(help="focal, bce or asymmetric.")] = "focal",
+          weight_decay: float = .01,
+          average: Annotated[float, typer.Option(help="Decay a step of a moving average of the weights, which is kept; 0: none.")] = 0.,
+          mixup: Annotated[float, typer.Option(help="Alpha of mixup; 0: none.")] = 0.,
           gamma: Annotated[float, typer.Option(help="Of the focal loss.")] = 2.,
           patience: Annotated[int, typer.Option(help="Epochs without a better AUC before stopping.")] = 10,
           aim: Annotated[str, typer.Option(help="Thresholds by: f1 or youden.")] = "f1",
           seed: SeedOpt = 0, workers: Annotated[int, typer.Option(min=0, help="Processes that read ahead.")] = 0,
-          precision: Annotated[str, typer.Option(help="float32, tf32 or bf16, of a GPU.")] = "float32",
+          precision: Annotated[str, typer.Option(help="float32, tf32 (GPU) or bf16 (GPU, or a CPU with AVX512-BF16 or AMX).")] = "float32",
           compile: Annotated[str, typer.Option(help="inductor: compiled convolutions, on a GPU.")] = "",
           threads: ThreadsOpt = 1, device: DeviceOpt = None,
           register: Annotated[bool, typer.Option(help="Log to MLflow and register as challenger.")] = True,
@@ -103,15 +110,17 @@ def train(records: Annotated[Optional[Path], typer.Argument(metavar="RECORDS", h
     Examples:
       arrhythmia train my_records
       arrhythmia train ptb-xl --labels scp-all --epochs 10
+      arrhythmia train ptb-xl --recipe ptbxl
       arrhythmia train --resume arrhythmia-home/runs/20260101-120000
       torchrun --standalone --nproc_per_node 2 --no-python -- arrhythmia train my_records
     """
-    from arrhythmia_classifier.jobs import TrainSettings, train_job
+    from arrhythmia_classifier.jobs import TrainSettings, settings_of, train_job
     from arrhythmia_classifier.tracking import Home
     from arrhythmia_classifier.train import Interrupted
     if (records is None) == (resume is None): raise BadArgument("records", "given, or --resume, and not both", records and str(records))
     given = locals() | dict(data=str(records and records.resolve()), valid=valid and str(valid.resolve()), crop=crop or None, split=split if split in ("auto", "official", "tenth") else str(Path(split).resolve()))
-    settings = None if resume else TrainSettings(**{f.name: given[f.name] for f in fields(TrainSettings)})
+    said = [f.name for f in fields(TrainSettings) if f.name in given and (f.name == "data" or ctx.get_parameter_source(f.name).name != "DEFAULT")]
+    settings = None if resume else settings_of(recipe, **{k: given[k] for k in said})
     folder = resume or run or _new_run(Home(home)); _threads(threads)
     say(f"run {folder}")
     try: done = train_job(settings, folder, Home(home), bool(resume), device, register, say if as_json else out, out if as_json else lambda row: None)

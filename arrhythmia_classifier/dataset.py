@@ -215,6 +215,7 @@ class Augment:
     noise_mv:float=.03    # upper end of the Gaussian noise's standard deviation, mV
     wander_mv:float=.2    # upper end of the baseline wander's amplitude, mV; 0.05 to 0.5 Hz, each lead with a gain of its own
     lead_drop:float=.1    # probability with which a record loses leads: one to six of them become zero
+    gain:float=0.         # a record becomes larger or smaller by up to this share, all its leads alike
 
     def __call__(self, x, fs, rng): # `(12, T)` mV, Hz, `np.random.Generator` -> a new `(12, T)`
         return self.into(x.copy(), fs, rng)
@@ -225,6 +226,7 @@ class Augment:
         if self.wander_mv:
             gains = (rng.uniform(0, self.wander_mv) * rng.uniform(-1, 1, (12, 1))).astype(np.float32)
             x += gains * slow_wave(x.shape[1], rng.uniform(.05, .5)/fs, rng.uniform())
+        if self.gain: x *= np.float32(1 + rng.uniform(-self.gain, self.gain))
         if absent: x[absent] = 0
         if rng.random() < self.lead_drop: x[rng.permutation(12)[:rng.integers(1, 7)]] = 0
         return x

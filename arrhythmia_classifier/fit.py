@@ -33,9 +33,13 @@ def fingerprint(entries)->str: # of `dataset.Entry`s
 
 # %% ../nbs/11a_fit.ipynb #5ab1dd6e
 class PartLoader(Loader):
-    "One process's part of the batches of a `Loader`."
-    def __init__(self, dataset, batch_size:int=32, *args, rank:int=0, world:int=1, **kw): # `batch_size` of one process
-        super().__init__(dataset, batch_size*world, *args, **kw); self.rank, self.world = rank, world
+    "One process's part of the batches of a `Loader`; an epoch may go through the records several times, with other crops each time."
+    def __init__(self, dataset, batch_size:int=32, *args, rank:int=0, world:int=1, passes:int=1, **kw): # `batch_size` of one process
+        super().__init__(dataset, batch_size*world, *args, **kw); self.rank, self.world, self.passes = rank, world, passes
+    def __len__(self): return self.passes*super().__len__()
+    def batches(self, epoch:int=0, start:int=0):
+        one = super().__len__()
+        for k in range(start//one if one else self.passes, self.passes): yield from super().batches(epoch*self.passes + k, max(start - k*one, 0))
     def _plan(self, epoch):
         plan = super()._plan(epoch)
         return plan if self.world == 1 else [b[self.rank::self.world] for b in plan]
@@ -84,6 +88,7 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
                    name:str="ecg",
                    folder=None, resume:bool=False,    # of the checkpoint
                    device=None, workers:int=0,
+                   passes:int=1,                      # times that an epoch goes through the training records
                    on_epoch=lambda row: None,
                   )->Fitted:
     "Train, calibrate, choose thresholds; the result is ready to be saved."
@@ -92,13 +97,14 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
         raise BadArgument("valid", "without patients of train", f"{len(both)} in both, e.g. {min(both)}")
     if config.compile and train.crop is None and not config.pad_to: config = replace(config, pad_to=tuple(round(e*train.fs) for e in EDGES))
     seed_everything(config.seed); begun, ranks = time.time(), join_ranks(); part = dict(workers=workers, rank=ranks.rank, world=ranks.world)
-    loaders = PartLoader(as_steps(train), batch_size, True, config.seed, **part), PartLoader(as_steps(valid), batch_size, **part); net = start_at_prior(WFDBResNetLSTM(model), train); loss = FocalLoss() if loss is None else loss
+    loaders = PartLoader(as_steps(train), batch_size, True, config.seed, passes=passes, **part), PartLoader(as_steps(valid), batch_size, **part); net = start_at_prior(WFDBResNetLSTM(model), train)
+    loss = FocalLoss() if loss is None else loss
     t = Trainer(net, loss, *loaders, epoch_scores, config, folder, device=device, on_epoch=on_epoch, parts=[net.stem, *net.stages], prepare=to_millivolt).fit(resume)
     y, z, ids = t.predict(loaders[1])
     calibration = Calibration().fit(z, y); p = calibration(z); thresholds = Thresholds(aim).fit(y, p).thresholds_
     info = dict(fingerprint=fingerprint(train.entries), n_train=len(train), n_valid=len(valid), n_patients=len({e.group for e in train.entries}),
                 rejected=dict(Counter(r for r, _ in t.rejected.values())), codes_without_class=dict(train.unknown_codes()),
-                config=asdict(config) | dict(pad_to=list(config.pad_to)), crop=train.crop, augment=asdict(train.augment) if train.augment else None, batch_size=batch_size,
+                config=asdict(config) | dict(pad_to=list(config.pad_to)), crop=train.crop, augment=asdict(train.augment) if train.augment else None, batch_size=batch_size, passes=passes,
                 loss=dict(name=type(loss).__name__, **{k: getattr(loss, k) for k in ("gamma", "negative", "positive", "margin") if hasattr(loss, k)}),
                 threshold_aim=aim, device=t.device.type, epochs=len(t.history), best_epoch=t.best_row["epoch"], seconds=round(time.time() - begun),
                 processes=ranks.world, waited_for_data=round(sum(r["waited"] for r in t.timing)/max(sum(r["seconds"] for r in t.timing), 1e-9), 4))
