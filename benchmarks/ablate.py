@@ -1,0 +1,115 @@
+#!/usr/bin/env python
+"""Why the recipe is what it is: one choice at a time, each trained with several seeds, scored on fold 9 of PTB-XL (all 71 statements, macro ROC-AUC).
+
+  python benchmarks/ablate.py --data PTBXL                      all rows; PTB-XL as a pack or a folder
+  python benchmarks/ablate.py --data PTBXL --rows base,focal --seeds 0,1
+  python benchmarks/ablate.py --data PTBXL --rows ours,xresnet1d101,bilstm      other networks by the same recipe, see peers.py
+
+Rows are trained with half the width and few passes (`SHORT`), because thirty trainings of the full recipe are days on two cores: they say which way a choice
+points there, not what it is worth after the full recipe. `ours` and the peers have their full size. What the JSON file holds is not trained again,
+so a run can be stopped and gone on with, and rows can be added; one that was interrupted begins anew. Validation is in float32 on whole records (`auc`) and on
+windows as long as the crops, every half of them, logits averaged (`windows`). The score is the last epoch's: nothing is chosen by it.
+The last line is one JSON object."""
+import os
+
+os.environ |= dict(OMP_NUM_THREADS="1", ARRHYTHMIA_QUIET="1")   # before numpy and torch are there
+import argparse, json, platform, sys, time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from arrhythmia_classifier.collate import to_millivolt
+from arrhythmia_classifier.core import read_json, seed_everything, write_json
+from arrhythmia_classifier.fit import PartLoader, as_steps, prevalence, start_at_prior
+from arrhythmia_classifier.jobs import settings_of, train_datasets
+from arrhythmia_classifier.loss import loss_of
+from arrhythmia_classifier.metrics import epoch_scores
+from arrhythmia_classifier.model import WFDBResNetLSTM
+from arrhythmia_classifier.train import Trainer
+from peers import PEERS, parameters
+
+HALF = dict(stem_channels=16, channels=(32, 64, 128))
+SHORT = dict(epochs=1, passes=6, model=HALF)                       # on top of the recipe
+FULL = dict(epochs=1, passes=8)                                     # for networks against each other
+ROWS = dict(
+    base={}, focal=dict(loss="focal"), asymmetric=dict(loss="asymmetric"),
+    no_prior=dict(prior=False),                                     # the head begins at one half for every class
+    no_average=dict(average=0.), no_mixup=dict(mixup=0.), mixup_more=dict(mixup=.8),
+    no_augmentation=dict(augment=False), no_lead_loss=dict(augment=dict(gain=.2, lead_drop=0.)), no_gain=dict(augment=True),
+    crop_5=dict(crop=5., batch_size=32, passes=3), whole=dict(crop=None, batch_size=16, passes=2),   # as many seconds of signal, as many steps
+    cosine=dict(schedule="cosine"), batch_128=dict(batch_size=128), lr_1=dict(lr=1e-3), lr_4=dict(lr=4e-3),
+    stem_2=dict(stem_stride=2),                                     # half the steps everywhere
+    quarter=dict(model=dict(stem_channels=8, channels=(16, 32, 64))), width_1=dict(model={}),
+    dropout_2=dict(model=HALF | dict(dropout=.2)), kernel_5=dict(model=HALF | dict(kernel=5)), no_lstm_2=dict(model=HALF | dict(lstm_layers=1)))
+NETWORKS = dict(ours={}, xresnet1d101=dict(net="xresnet1d101"), bilstm=dict(net="bilstm"))
+
+
+class Strided(WFDBResNetLSTM):
+    "Ours with another stride of the stem than its rate asks for."
+    def __init__(self, config, stride):
+        super().__init__(config); self.stem.stride = stride; self.stem.conv.stride = (stride,)
+
+
+def network(s, train, net, stem_stride, prior):
+    C = len(train.vocab)
+    if net is None:
+        out = WFDBResNetLSTM(s.network(C)) if stem_stride is None else Strided(s.network(C), stem_stride)
+        return start_at_prior(out, train) if prior else out
+    out, p = PEERS[net](C), prevalence(train)
+    with torch.no_grad(): out.head[-1].bias.copy_(torch.from_numpy(np.log(p/(1 - p))))
+    return out
+
+
+@torch.no_grad()
+def windows(model, loader, n):
+    "Logits of windows of n samples, every n/2, averaged."
+    z = []
+    for b in loader.batches():
+        x = to_millivolt(b).signal; starts = range(0, max(x.shape[2] - n, 0) + 1, max(n//2, 1))
+        z.append(torch.stack([model(x[:, :, k:k + n], None) for k in starts]).mean(0))
+    return torch.cat(z).numpy()
+
+
+def run(data, given, seed):
+    given = dict(given); net, stride, prior = given.pop("net", None), given.pop("stem_stride", None), given.pop("prior", True)
+    s = settings_of("ptbxl", data=str(Path(data).resolve()), seed=seed, **given); begun = time.time()
+    train, valid = train_datasets(s, None, lambda *_: None); seed_everything(seed)
+    loaders = PartLoader(as_steps(train), s.batch_size, True, seed, passes=s.passes), PartLoader(as_steps(valid), 64)
+    t = Trainer(network(s, train, net, stride, prior), loss_of(s.loss, s.gamma), *loaders, epoch_scores, s.config, device="cpu", prepare=to_millivolt).fit()
+    y, z, _ = t.predict(loaders[1]); row = dict(auc=epoch_scores(y, z)["auc"], seconds=round(time.time() - begun), parameters=parameters(t.model))
+    if s.crop: row["windows"] = epoch_scores(y, windows(t.model, loaders[1], round(s.crop*s.fs)))["auc"]
+    return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
+
+
+def table(rows):
+    out = {}
+    for name, r in rows.items():
+        a = [v["auc"] for v in r["seeds"].values()]; w = [v["windows"] for v in r["seeds"].values() if "windows" in v]
+        out[name] = dict(auc=round(float(np.mean(a)), 4), spread=round(max(a) - min(a), 4), windows=round(float(np.mean(w)), 4) if w else None, n=len(a))
+    return out
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("--data", required=True); a.add_argument("--rows", default=",".join(ROWS)); a.add_argument("--seeds", default="0,1")
+    a.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json").with_name("ablation.json")); a.add_argument("--quick", action="store_true", help="one pass, nothing is kept")
+    o = a.parse_args(); torch.set_num_threads(1)
+    kept = read_json(o.json) if o.json.is_file() and not o.quick else dict(protocol=dict(SHORT, model=asdict_json(HALF)), machine=f"{platform.machine()}, 1 thread, torch {torch.__version__}", rows={})
+    for seed in map(int, o.seeds.split(",")):
+        for name in o.rows.split(","):
+            given = (SHORT | ROWS[name]) if name in ROWS else (FULL | NETWORKS[name])
+            r = kept["rows"].setdefault(name, dict(settings=asdict_json(given), seeds={}))
+            if str(seed) in r["seeds"]: continue
+            r["seeds"][str(seed)] = run(o.data, given | (dict(passes=1) if o.quick else {}), seed)
+            print(name, seed, json.dumps(r["seeds"][str(seed)]), flush=True)
+            if not o.quick: write_json(o.json, kept)
+    print(json.dumps(table(kept["rows"])))
+
+
+def asdict_json(d): return json.loads(json.dumps(d))
+
+
+if __name__ == "__main__": main()
