@@ -90,7 +90,7 @@ def train(records: Annotated[Optional[Path], typer.Argument(metavar="RECORDS", h
           schedule: Annotated[str, typer.Option(help="onecycle, cosine or constant.")] = "onecycle",
           gamma: Annotated[float, typer.Option(help="Of the focal loss.")] = 2.,
           patience: Annotated[int, typer.Option(help="Epochs without a better AUC before stopping.")] = 10,
-          aim: Annotated[str, typer.Option(help="Thresholds by: f1 or youden.")] = "f1",
+          aim: Annotated[str, typer.Option(help="Thresholds by: f1, youden, sensitivity:0.9, specificity:0.95.")] = "f1",
           seed: SeedOpt = 0, workers: Annotated[int, typer.Option(min=0, help="Processes that read ahead.")] = 0,
           precision: Annotated[str, typer.Option(help="float32, tf32 or bf16, of a GPU.")] = "float32",
           compile: Annotated[str, typer.Option(help="inductor: compiled convolutions, on a GPU.")] = "",
