@@ -43,7 +43,8 @@ def challenge_columns(vocab:Vocabulary)->np.ndarray: # 0 or 1, `(C, 26)`
 def _to_challenge(v, vocab, name): # an array in a vocabulary, or the codes of each record -> bool `(N, 26)`
     if isinstance(v, np.ndarray) and v.dtype != object or hasattr(v, "__array__"):
         v = np.asarray(v)
-        if v.ndim != 2 or v.shape[1] != len(vocab) or not np.isin(v, (0, 1)).all(): raise BadArgument(name, f"of 0 and 1 in the shape (N, {len(vocab)}), or the codes of each record", (v.shape, str(v.dtype)))
+        if v.ndim != 2 or v.shape[1] != len(vocab) or not np.isin(v, (0, 1)).all():
+            raise BadArgument(name, f"of 0 and 1 in the shape (N, {len(vocab)}), or the codes of each record", (v.shape, str(v.dtype)))
         return (v.astype(int) @ challenge_columns(vocab).astype(int)) > 0
     rows = [[codes] if isinstance(codes, str) else list(codes) for codes in v]
     if wrong := [c for codes in rows for c in codes if not isinstance(c, str)]: raise BadArgument(name, "an array of 0 and 1, or text codes of each record", wrong[0])
@@ -74,5 +75,6 @@ def challenge_score(y,                 # truth: 0 or 1 `(N, C)` in `vocab`, or t
     draws = np.concatenate([_score(bootstrap_weights(groups, min(step, n_boot - i), rng) @ each) for i in range(0, n_boot, step)])
     score, (low, high) = _score(each.sum(0)), np.quantile(draws, [(1 - level)/2, (1 + level)/2])
     return dict(score=round(float(score), 6), score_low=round(float(low), 6), score_high=round(float(high), 6),
-                **{k: round(float(v), 6) for k, v in zip(("observed", "correct", "inactive"), each.sum(0))}, n_records=len(L), n_groups=len(np.unique(groups)), level=level, n_boot=n_boot,
+                **{k: round(float(v), 6) for k, v in zip(("observed", "correct", "inactive"), each.sum(0))},
+                n_records=len(L), n_groups=len(np.unique(groups)), level=level, n_boot=n_boot,
                 missing=[c for c, there in zip(CHALLENGE.codes, M.any(0)) if not there], ignored=[c for c, there in zip(vocab.codes, M.any(1)) if not there])

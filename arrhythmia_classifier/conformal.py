@@ -65,8 +65,8 @@ class Conformal:
 def conformal_table(y, answers, vocab:Vocabulary)->list: # truth `(N, C)`, what a `Conformal` said `(N, C)` -> dicts
     "Missed findings, false alarms and answers of each class; None where there is nothing to count."
     y, a = np.asarray(y) > .5, np.asarray(answers); share = lambda hit, of: round(float(hit[of].mean()), 6) if of.any() else None
-    return [dict(code=vocab.codes[c], abbr=vocab.abbrs[c], n_positive=int(y[:, c].sum()), missed=share(a[:, c] == ABSENT, y[:, c]), false_alarms=share(a[:, c] == PRESENT, ~y[:, c]),
-                 answered=share(a[:, c] != UNCERTAIN, np.ones(len(y), bool))) for c in range(len(vocab))]
+    return [dict(code=vocab.codes[c], abbr=vocab.abbrs[c], n_positive=int(y[:, c].sum()),
+                 missed=share(a[:, c] == ABSENT, y[:, c]), false_alarms=share(a[:, c] == PRESENT, ~y[:, c]), answered=share(a[:, c] != UNCERTAIN, np.ones(len(y), bool))) for c in range(len(vocab))]
 
 # %% ../nbs/09e_conformal.ipynb #b899165a
 STEPS = 20   # shares of records that are tried
@@ -102,7 +102,8 @@ class Selective:
 
     def to_dict(self)->dict:
         "JSON-able; `from_dict` gives the same answers back."
-        return dict(error=self.error, delta=self.delta, threshold=self.threshold_, thresholds=self.thresholds_.tolist(), share=self.share_, bound=self.bound_, wrong=self.wrong_, n=self.n_)
+        return dict(error=self.error, delta=self.delta, threshold=self.threshold_, thresholds=self.thresholds_.tolist(),
+                    share=self.share_, bound=self.bound_, wrong=self.wrong_, n=self.n_)
 
     @classmethod
     def from_dict(cls, d):

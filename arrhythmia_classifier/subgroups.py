@@ -55,7 +55,8 @@ def subgroup_metrics(y:np.ndarray,       # 0 or 1, `(N, C)`
                     )->dict:             # JSON-able: `groups` (one row each, the largest first), `differences`, `reference` and the settings
     "Macro ROC-AUC and counts of each group, and its difference from the reference over the classes that count in both."
     y, p, member = np.asarray(y) > .5, np.asarray(p, float), np.array([group_name(v) for v in member]); N, C = len(y), len(vocab)
-    if y.shape != p.shape or y.shape != (N, C) or len(member) != N or not N: raise BadArgument("y, p and member", f"of N records and {C} classes", (y.shape, p.shape, len(member)))
+    if y.shape != p.shape or y.shape != (N, C) or len(member) != N or not N:
+        raise BadArgument("y, p and member", f"of N records and {C} classes", (y.shape, p.shape, len(member)))
     if n_boot < 1: raise BadArgument("n_boot", "at least 1", n_boot)
     if least < 1: raise BadArgument("least", "at least 1", least)
     groups = np.arange(N) if groups is None else np.asarray(groups)
@@ -74,8 +75,8 @@ def subgroup_metrics(y:np.ndarray,       # 0 or 1, `(N, C)`
         n = len(np.unique(groups[rows[g]])); k = counts[g]; low, high = _ends(_mean(draws[g][:, k]), level)
         classes = [dict(code=vocab.codes[c], abbr=vocab.abbrs[c], n_positive=int(pos[g][c]), auc=_short(point[g][0, c]), few=bool(not k[c]),
                         **dict(zip(("auc_low", "auc_high"), _ends(draws[g][:, c], level)))) for c in range(C)]
-        return dict(group=g, n_records=len(rows[g]), n_patients=n, n_positive=int(pos[g].sum()), n_classes=int(k.sum()), auc=_short(_mean(point[g][0, k])), auc_low=low, auc_high=high,
-                    warning=_warning(n, k, patients, least), few=[vocab.codes[c] for c in np.flatnonzero(~k)], classes=classes)
+        return dict(group=g, n_records=len(rows[g]), n_patients=n, n_positive=int(pos[g].sum()), n_classes=int(k.sum()),
+                    auc=_short(_mean(point[g][0, k])), auc_low=low, auc_high=high, warning=_warning(n, k, patients, least), few=[vocab.codes[c] for c in np.flatnonzero(~k)], classes=classes)
 
     def difference(g):
         k = counts[g] & counts[reference]; d = lambda a: _mean(a[g][:, k]) - _mean(a[reference][:, k]); low, high = _ends(d(draws), level)
@@ -87,7 +88,8 @@ def subgroup_metrics(y:np.ndarray,       # 0 or 1, `(N, C)`
 def subgroup_table(result)->list: # of `subgroup_metrics` -> dicts
     "One flat row a group, with its difference from the reference."
     d = {o["group"]: o for o in result["differences"]}
-    return [{k: v for k, v in r.items() if k not in ("classes", "few")} | {k: d.get(r["group"], {}).get(k) for k in ("difference", "low", "high")} for r in result["groups"]]
+    flat = lambda r: {k: v for k, v in r.items() if k not in ("classes", "few")}
+    return [flat(r) | {k: d.get(r["group"], {}).get(k) for k in ("difference", "low", "high")} for r in result["groups"]]
 
 # %% ../nbs/09d_subgroups.ipynb #f607ede7
 def plot_subgroups(results:dict, # title ("age", "sex", …) -> result of `subgroup_metrics`
@@ -110,14 +112,17 @@ def held_out_sources(results,          # source -> result of `evaluate` on its r
     if len({(tuple(c["code"] for c in r["classes"])) for r in results.values()}) > 1: raise BadArgument("results", "of one vocabulary", list(results))
     rows = [dict(source=s, n_records=r["n_records"], n_groups=r["n_groups"], n_classes=len(r["classes"]) - len(r["skipped"]),
                  **{k: r["macro"].get(k) for k in ("auc", "auc_low", "auc_high")}, skipped=r["skipped"]) for s, r in results.items()]
-    def spread(v): return dict(mean=_short(np.mean(v)), spread=_short(np.std(v, ddof=1)), n_sources=len(v)) if len(v) > 1 else dict(mean=_short(np.mean(v)) if v else None, spread=None, n_sources=len(v))
-    scored = [o for o in rows if o["auc"] is not None]; table = np.array([[np.nan if c["auc"] is None else c["auc"] for c in r["classes"]] for r in results.values()], float)
+    def spread(v): return dict(mean=_short(np.mean(v)) if v else None, spread=_short(np.std(v, ddof=1)) if len(v) > 1 else None, n_sources=len(v))
+    scored = [o for o in rows if o["auc"] is not None]
+    table = np.array([[c["auc"] for c in r["classes"]] for r in results.values()], float)                       # None becomes NaN
     every = np.isfinite(table).all(0)
     return dict(sources=rows, **spread([o["auc"] for o in scored]), lowest=min(scored, key=lambda o: o["auc"])["source"] if scored else None,
                 common=dict(n_classes=int(every.sum()), **spread(table[:, every].mean(1).tolist() if every.any() else [])))
 
 # %% ../nbs/09d_subgroups.ipynb #fac5823e
-def net_benefit(y, p, at)->tuple: # truth and probabilities `(N,)`, thresholds `(T,)` above 0 and below 1 -> net benefit of the classifier and of calling everybody, `(T,)` each
+def net_benefit(y, p,     # truth and probabilities, `(N,)`
+                at,       # thresholds above 0 and below 1, `(T,)`
+               )->tuple:  # net benefit of the classifier and of calling everybody, `(T,)` each
     "Net benefit of acting where `p >= at`."
     y, p, at = np.asarray(y) > .5, np.asarray(p, float), np.asarray(at, float)
     if not ((at > 0) & (at < 1)).all(): raise BadArgument("at", "above 0 and below 1", at.tolist())
@@ -126,11 +131,16 @@ def net_benefit(y, p, at)->tuple: # truth and probabilities `(N,)`, thresholds `
     odds = at/(1 - at)
     return (above(p[y]) - above(p[~y])*odds)/len(y), (y.sum() - (~y).sum()*odds)/len(y)
 
-def decision_curves(y, p, vocab:Vocabulary, at=None)->dict: # `(N, C)` twice; thresholds, by default 0.01 to 0.99 -> JSON-able: at, and by class net benefit and that of calling everybody
+def decision_curves(y, p,       # truth and probabilities, `(N, C)`
+                    vocab:Vocabulary,
+                    at=None,    # thresholds; None: 0.01 to 0.99
+                   )->dict:     # JSON-able: `at`, and in `classes` the net benefit of each and that of calling everybody
     "Net benefit of every class."
-    at = np.arange(1, 100)/100 if at is None else np.asarray(at, float); lines = [net_benefit(y[:, c], p[:, c], at) for c in range(len(vocab))]
-    return dict(at=at.tolist(), classes=[dict(code=vocab.codes[c], abbr=vocab.abbrs[c], n_positive=int((np.asarray(y)[:, c] > .5).sum()), net_benefit=np.round(a, 8).tolist(), everybody=np.round(b, 8).tolist())
-                                         for c, (a, b) in enumerate(lines)])
+    at, y, p = np.arange(1, 100)/100 if at is None else np.asarray(at, float), np.asarray(y), np.asarray(p)
+    def line(c):
+        own, everybody = net_benefit(y[:, c], p[:, c], at); short = lambda v: np.round(v, 8).tolist()
+        return dict(code=vocab.codes[c], abbr=vocab.abbrs[c], n_positive=int((y[:, c] > .5).sum()), net_benefit=short(own), everybody=short(everybody))
+    return dict(at=at.tolist(), classes=[line(c) for c in range(len(vocab))])
 
 def plot_decision_curve(y, p, vocab:Vocabulary, ax=None, at=None):
     "Net benefit over the threshold, a colour a class, dotted for calling everybody; returns the axes."
@@ -139,5 +149,5 @@ def plot_decision_curve(y, p, vocab:Vocabulary, ax=None, at=None):
     r = decision_curves(y, p, vocab, at); ax.axhline(0, color=".5", lw=1, label="nobody")
     for k, c in enumerate(r["classes"]):
         ax.plot(r["at"], c["net_benefit"], color=f"C{k % 10}", label=c["abbr"]); ax.plot(r["at"], c["everybody"], ":", color=f"C{k % 10}")
-    top = max(max(c["net_benefit"]) for c in r["classes"]); ax.set(ylim=(-.3*max(top, 1e-3), 1.1*max(top, 1e-3)), xlabel="threshold", ylabel="net benefit a record"); ax.legend(fontsize=7)
+    top = max(1e-3, *(max(c["net_benefit"]) for c in r["classes"])); ax.set(ylim=(-.3*top, 1.1*top), xlabel="threshold", ylabel="net benefit a record"); ax.legend(fontsize=7)
     return ax
