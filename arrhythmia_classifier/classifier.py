@@ -22,8 +22,8 @@ from torch import nn
 from . import __version__
 from .core import LEADS, BadArgument, ECGError, atomic_path, pick_device, read_json, seed_everything, write_json
 from .dataset import Rejected, rejection
+from .decide import sigmoid
 from .labels import Vocabulary, to_snomed, vocabulary_from_list, vocabulary_to_list
-from .metrics import sigmoid
 from .model import Deployed, ModelConfig, WFDBResNetLSTM, deployed
 from .records import Record, check_signal, resampled
 

@@ -17,12 +17,13 @@ import numpy as np
 from .collate import Loader
 from .core import BadRecord, ECGError, atomic_path, write_json
 from .dataset import Augment, Rejected, split_by_patient
+from .decide import sigmoid
 from .delta import ingest, run_batch, scan_records
 from .explain import save_attention
 from .fit import fit_classifier
 from .jobs import epoch_line, log_fit, score_lines
 from .labels import vocabulary_of
-from .metrics import evaluate, sigmoid
+from .metrics import evaluate
 from .model import ModelConfig
 from .report import demo_page
 from .sources import open_corpus

@@ -19,8 +19,9 @@ import torch
 from .classifier import Classifier
 from .collate import Loader, to_millivolt
 from .core import BadArgument, seed_everything
+from .decide import Calibration, Thresholds, calibration_errors, sigmoid
 from .loss import FocalLoss
-from .metrics import Calibration, Thresholds, calibration_errors, epoch_scores, sigmoid
+from .metrics import epoch_scores
 from .model import ModelConfig, WFDBResNetLSTM
 from .ranks import join_ranks
 from .train import TrainConfig, Trainer
@@ -84,7 +85,7 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
                    config:TrainConfig=TrainConfig(),
                    batch_size:int=32,                 # of one process; several that `torchrun` starts take as many times more records a step
                    loss=None,                         # module `loss(logits, target)`, a mean; None: `FocalLoss()`
-                   aim:str="f1",                      # of the thresholds
+                   aim:str="f1",                      # of the thresholds, see `Thresholds`
                    name:str="ecg",
                    folder=None, resume:bool=False,    # of the checkpoint
                    device=None, workers:int=0,
@@ -92,6 +93,7 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
                    on_epoch=lambda row: None,
                   )->Fitted:
     "Train, calibrate, choose thresholds; the result is ready to be saved."
+    chooser = Thresholds(aim)                                         # a wrong aim is an error before the training, not after it
     if train.vocab != valid.vocab: raise BadArgument("valid", "a dataset with the vocabulary of train", valid.vocab)
     if both := {e.group for e in train.entries} & {e.group for e in valid.entries}:
         raise BadArgument("valid", "without patients of train", f"{len(both)} in both, e.g. {min(both)}")
@@ -101,7 +103,7 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
     loss = FocalLoss() if loss is None else loss
     t = Trainer(net, loss, *loaders, epoch_scores, config, folder, device=device, on_epoch=on_epoch, parts=[net.stem, *net.stages], prepare=to_millivolt).fit(resume)
     y, z, ids = t.predict(loaders[1])
-    calibration = Calibration().fit(z, y); p = calibration(z); thresholds = Thresholds(aim).fit(y, p).thresholds_
+    calibration = Calibration().fit(z, y); p = calibration(z); thresholds = chooser.fit(y, p).thresholds_
     info = dict(fingerprint=fingerprint(train.entries), n_train=len(train), n_valid=len(valid), n_patients=len({e.group for e in train.entries}),
                 rejected=dict(Counter(r for r, _ in t.rejected.values())), codes_without_class=dict(train.unknown_codes()),
                 config=asdict(config) | dict(pad_to=list(config.pad_to)), crop=train.crop, augment=asdict(train.augment) if train.augment else None, batch_size=batch_size, passes=passes,

@@ -22,6 +22,7 @@ from .classifier import Classifier
 from .core import BadArgument, ECGError, atomic_path, progress, read_json, write_json
 from .corpora import official_split
 from .dataset import Augment, Rejected, rejection
+from .decide import Thresholds
 from .delta import is_delta
 from .fit import fingerprint, fit_classifier
 from .labels import SCP, VOCABULARIES, name_of, vocabulary_of
@@ -160,7 +161,7 @@ class TrainSettings:
     lr:float=3e-3
     schedule:str="onecycle"
     patience:int=10
-    aim:str="f1"                 # of the thresholds
+    aim:str="f1"                 # of the thresholds, see `Thresholds`
     seed:int=0
     workers:int=0
     weight_decay:float=.01
@@ -174,10 +175,9 @@ class TrainSettings:
         if self.size not in ("full", "small"): raise BadArgument("size", "'full' or 'small'", self.size)
         if self.labels not in (*SYSTEMS, *VOCABULARIES): raise BadArgument("labels", f"one of {', '.join((*SYSTEMS, *VOCABULARIES))}", self.labels)
         if not self.fs > 0: raise BadArgument("fs", "a positive number of Hz", self.fs)
-        if self.aim not in ("f1", "youden"): raise BadArgument("aim", "'f1' or 'youden'", self.aim)
         for k in ("min_count", "batch_size", "passes"):
             if getattr(self, k) < 1: raise BadArgument(k, "at least 1", getattr(self, k))
-        loss_of(self.loss, self.gamma); self.config; self.network(1); self.augmentation                       # raise where they must
+        Thresholds(self.aim); loss_of(self.loss, self.gamma); self.config; self.network(1); self.augmentation                       # raise where they must
         if self.crop is not None and self.crop < 1: raise BadArgument("crop", "at least 1 second", self.crop)
 
     def network(self, n_classes:int)->ModelConfig:

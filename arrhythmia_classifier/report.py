@@ -18,8 +18,9 @@ from urllib.parse import quote
 import numpy as np
 
 from .core import BadArgument, atomic_path
+from .decide import reliability
 from .labels import Vocabulary, name_of
-from .metrics import ranking, reliability
+from .metrics import ranking
 
 # %% ../nbs/18_report.ipynb #d2e42f9f
 class Html(str):
