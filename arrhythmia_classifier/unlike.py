@@ -7,7 +7,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/unlike.html.md"""
 # %% auto #0
 __all__ = ['TRACES', 'BANDS', 'LAGS', 'FEATURES', 'WIRINGS', 'BLOCKS', 'PARTS', 'UNIT', 'signal_features', 'Unlike']
 
-# %% ../nbs/10a_unlike.ipynb #5bee5e1d
+# %% ../nbs/10a_unlike.ipynb #43349722
 import math
 from functools import lru_cache
 
@@ -18,7 +18,7 @@ from sklearn.covariance import LedoitWolf
 
 from .core import BadArgument
 
-# %% ../nbs/10a_unlike.ipynb #b0afe149
+# %% ../nbs/10a_unlike.ipynb #c1121a62
 TRACES = ("I", "II", "III", "V1", "V2", "V3", "V4", "V5", "V6")     # aVR, aVL and aVF follow from I and II, and so does III: it is there because swapped limb electrodes move I, II and III
 BANDS = (.7, 3, 6, 10, 15, 22, 30, 40)                              # Hz, edges of the spectral shares; any classifier's rate holds them
 LAGS = tuple(s*l for s, ls in ((-1, (.28, .18, .10, .04)), (1, (0, .04, .10, .18, .28))) for l in ls)  # s around the QRS complex: P before, ST and T behind
@@ -29,7 +29,7 @@ FEATURES = tuple([("rms", t) for t in TRACES] + [("corr", f"{TRACES[i]} {TRACES[
                  + [("beats", n) for n in ("regularity", "interval", "duty")] + [("beat", f"{t} {l:+.2f} s") for t in TRACES for l in LAGS] + [("size", n) for n in ("limb", "chest")])
 _kind = np.array([k for k, _ in FEATURES])
 
-# %% ../nbs/10a_unlike.ipynb #e473a4b3
+# %% ../nbs/10a_unlike.ipynb #32652751
 @lru_cache(maxsize=64)
 def _filters(T, fs): # length of the transform, bins of the bands, frequency responses for waves (0.7 to 40 Hz) and for QRS slopes (8 to 25 Hz), window of 80 ms
     n = next_fast_len(T + math.ceil(.4*fs), True); f = np.arange(n//2 + 1)*fs/n; f[0] = 1e-9
@@ -53,7 +53,7 @@ def _rhythm(e, w, n, fs): # from the autocorrelation of the QRS curve over 0.25 
     a = a[lag]/a[0]*T/(T - lag); j = int(np.argmax(a))
     return [a[j], math.log(lag[j]/fs), math.log(max(1e-3, (w > 0).mean()))]
 
-# %% ../nbs/10a_unlike.ipynb #6723ebf4
+# %% ../nbs/10a_unlike.ipynb #ffab0baf
 def _part(x, fs): # features of one part `(12, n)`
     (s, known), T = _traces(x), x.shape[1]; n, edge, waves, slopes, smooth = _filters(T, fs); F = rfft(s, n, axis=1)
     g = irfft(F*waves, n, axis=1)[:, :T]; rms = np.sqrt((g*g).mean(1)); g /= np.maximum(rms, 1e-6)[:, None]; g2 = g*g
@@ -80,7 +80,7 @@ def signal_features(x,            # prepared signal `(12, T)`, mV; a lead that d
     v = np.array([_part(p, fs) for p in parts]); out = np.full(v.shape[1], np.nan); some = ~np.isnan(v).all(0); out[some] = np.nanmedian(v[:, some], 0)
     return out
 
-# %% ../nbs/10a_unlike.ipynb #a510493c
+# %% ../nbs/10a_unlike.ipynb #025bf0b8
 def _rewired(leads, signs, backwards=False): # trace k is `signs[k]` times the trace `leads[k]` -> order and signs of the features
     order, sign = np.arange(len(FEATURES)), np.ones(len(FEATURES)); signs = np.array(signs, float); at = lambda kind: np.flatnonzero(_kind == kind)
     for k in ("rms", "skew", "kurt"): order[at(k)] = at(k)[leads]
@@ -100,7 +100,7 @@ WIRINGS = {  # what it looks like: (which trace stands in each place, its sign, 
     "played backwards":               (_all, [1]*9, [], True)}
 _wirings = {k: (*_rewired(leads, signs, back), places) for k, (leads, signs, places, back) in WIRINGS.items()}
 
-# %% ../nbs/10a_unlike.ipynb #dbe443f3
+# %% ../nbs/10a_unlike.ipynb #fdf59ea1
 _columns = lambda *kinds: np.isin(_kind, kinds)
 BLOCKS = dict(form=_columns("corr", "skew", "beat"), look=_columns("rms", "share", "kurt", "peaks", "beats"), size=_columns("size"))       # one covariance each
 PARTS = {"waves unlike those of an ECG": BLOCKS["form"], "spectrum or rhythm unlike those of an ECG": BLOCKS["look"], "no beats": _columns("kurt", "peaks", "beats"),
@@ -109,7 +109,7 @@ UNIT = 1e-5   # of the covariances as they are saved: far under their smallest e
 _independent = [TRACES.index(t) for t in TRACES if t != "III"]      # `rms` comes first in `FEATURES`, so that these are columns too
 _round = np.vectorize(lambda v: float(f"{v:.6g}"), otypes=[float])  # six digits: what is saved is what was fitted
 
-# %% ../nbs/10a_unlike.ipynb #103e5e0f
+# %% ../nbs/10a_unlike.ipynb #0438e9be
 class Unlike:
     "How far a record lies outside the records that it was fitted on; `flag` says whether farther than all but `1 - quantile` of them."
     def __init__(self, quantile:float=.99): # share of records like the fitted ones that are not flagged
@@ -147,7 +147,7 @@ class Unlike:
         t = self._tests(np.atleast_2d(np.asarray(features, float))); some = ~np.isnan(t).all(0)
         return np.where(some, np.where(np.isnan(t), -np.inf, t).max(0), np.nan)
 
-# %% ../nbs/10a_unlike.ipynb #1a7fe12b
+# %% ../nbs/10a_unlike.ipynb #172e8cc0
 @patch
 def fit(self:Unlike,
         features,        # `(N, F)` of records like those to come; those with unknown features are left out
@@ -183,7 +183,7 @@ def _with_leads(f, k, rng): # complete features as they would be with `k` of the
         for side, part in zip(at, (slice(3), slice(3, None))): out[np.ix_(~keep[:, part].any(1), side)] = np.nan
     return out
 
-# %% ../nbs/10a_unlike.ipynb #b6af726a
+# %% ../nbs/10a_unlike.ipynb #bcf9a7d3
 @patch
 def flag(self:Unlike, features)->np.ndarray: # `(N, F)` -> bool `(N,)`
     "Which records are too unlike the fitted ones; one without any lead is."
