@@ -25,6 +25,7 @@ from .jobs import epoch_line, log_fit, score_lines
 from .labels import vocabulary_of
 from .metrics import evaluate
 from .model import ModelConfig
+from .model_card import model_card
 from .report import demo_page
 from .sources import open_corpus
 from .synth import write_synth
@@ -96,7 +97,7 @@ def run_demo(folder,              # where everything goes
 
     shown = next((r for r in (_loaded(load, i) for i in _telling(y, p, ids, load)) if r is not None), None)
     picture = save_attention(champion, shown, folder/"record.png") if shown is not None else None
-    page = demo_page(folder/"index.html", m, fitted.classifier.card, picture, predictions=list(champion.predict(scan_some(home.records))), truth={e.record_id: e.codes for e in parts["test"]},
+    page = demo_page(folder/"index.html", m, model_card(fitted.classifier.card, m), picture, predictions=list(champion.predict(scan_some(home.records))), truth={e.record_id: e.codes for e in parts["test"]},
                      lead=f"Trained on {len(parts['train'])} {'real' if data else 'synthetic'} records, tested on {len(ids)} of other patients. The registry's champion answered the test records as a nightly job would.",
                      files=_files(home, folder, data), next_steps=_next(folder, data), y=y, p=p, p_raw=p_raw, vocab=vocab, ids=ids, history=fitted.history)
     say(f"\ndone in {time.time() - begun:.0f} s")

@@ -29,11 +29,12 @@ from .labels import SCP, VOCABULARIES, name_of, vocabulary_of
 from .loss import loss_of
 from .metrics import evaluate
 from .model import ModelConfig
+from .model_card import model_card
 from .pack import is_pack
 from .quality import quality
 from .ranks import join_ranks
 from .recording import read_or_open
-from .report import evaluation, model_card, plot_history, write_report
+from .report import evaluation, plot_history, write_report
 from .sources import open_corpus, stream
 from .splits import kept_split, load_manifest, split
 from .timeline import predict_all
@@ -350,5 +351,5 @@ def evaluate_job(classifier:Classifier,
     if folder is not None:
         folder = Path(folder); write_json(folder/"metrics.json", out)
         with atomic_path(folder/"predictions.jsonl") as part: part.write_text("".join(json.dumps(l) + "\n" for l in lines), encoding="utf-8")
-        write_report(folder/"report.html", "Evaluation", *evaluation(out, y, p, classifier.vocab, ids=ids), model_card(classifier.card))
+        write_report(folder/"report.html", "Evaluation", *evaluation(out, y, p, classifier.vocab, ids=ids), *model_card(classifier.card, out))
     return out

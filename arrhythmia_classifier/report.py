@@ -1,4 +1,4 @@
-"""How good the classifier is, on one page: tables with intervals, curves, a model card, in a single HTML file that needs nothing else
+"""How good the classifier is, on one page: tables with intervals and curves, in a single HTML file that needs nothing else
 
 Docs: https://kvnlng.github.io/ArrhythmiaClassifier/report.html.md"""
 
@@ -7,8 +7,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/report.html.md"""
 # %% auto #0
 __all__ = ['COLOURS', 'Html', 'escape', 'join', 'table', 'listing', 'paragraph', 'picture', 'figure', 'section', 'page',
            'write_report', 'file_links', 'interval', 'class_table', 'curves', 'plot_roc', 'plot_pr', 'plot_reliability',
-           'plot_classes', 'plot_history', 'worst', 'evaluation', 'model_card', 'predictions_table', 'commands',
-           'demo_page']
+           'plot_classes', 'plot_history', 'worst', 'evaluation', 'predictions_table', 'commands', 'demo_page']
 
 # %% ../nbs/18_report.ipynb #fc43fd8d
 import base64, html, io, os
@@ -281,27 +280,6 @@ def evaluation(metrics:dict,       # of `metrics.evaluate` on test records
     if history: out.append(section("Training", figure(plot_history(history), "Training and validation loss, and validation scores, by epoch")))
     return out
 
-# %% ../nbs/18_report.ipynb #b9db97b3
-def _flat(d:dict, prefix="")->dict: # nested dicts as "a.b" -> value; lists in a line
-    out = {}
-    for k, v in d.items():
-        if isinstance(v, dict): out |= _flat(v, f"{prefix}{k}.")
-        else: out[prefix + str(k)] = ", ".join(map(str, v)) if isinstance(v, (list, tuple)) else v
-    return out
-
-def model_card(card # a `classifier.Card`
-              )->tuple: # a section
-    "What the model is, what it was made from, what it is for and what not."
-    labels = [[l["name"], l["code"], ", ".join(l.get("codes") or [l["code"]]), t] for l, t in zip(card.labels, card.thresholds)]
-    return section("Model card",
-        listing({"Model": card.name + (f", version {card.version}" if card.version else ""), "Input": f"12-lead ECG of at least {card.min_seconds:g} s at any sampling rate (resampled to {card.fs:g} Hz), in millivolt",
-                 "Output": f"calibrated probability of each of {len(card.labels)} findings, and the findings above their thresholds",
-                 "Meant for": "research, teaching, and sorting recordings for a person who reads them",
-                 "Not meant for": "diagnosis or treatment without a physician; recordings, devices and patients unlike the training data",
-                 "Limits": "labels are what the source's readers wrote; a finding outside the list is never reported; probabilities hold for the prevalence of the training data"}),
-        Html("<h3>Training</h3>"), listing(_flat(card.training) or {"Training": None}),
-        table(["Finding", "SNOMED-CT", "Codes read as this finding", "Threshold"], labels, "The findings it knows, and the probability above which each is reported"))
-
 # %% ../nbs/18_report.ipynb #5aaa4673
 def predictions_table(predictions, # `classifier.Prediction`s
                       truth:dict=None, # record id -> codes, where known
@@ -321,7 +299,7 @@ def commands(items:dict # what it does -> command line
 
 def demo_page(path,              # of the HTML file to write
               metrics:dict,      # of `metrics.evaluate` on test records
-              card,              # the `classifier.Card`
+              card=(),           # sections of `model_card.model_card`
               image=None,        # PNG file of one record with attention over it
               image_alt:str="A 12-lead ECG on paper; the stretches of time that the network weighed most are shaded",
               predictions=(),    # `classifier.Prediction`s of the batch job
@@ -338,4 +316,4 @@ def demo_page(path,              # of the HTML file to write
     if predictions: first.append(section("Answers", predictions_table(predictions, truth)))
     if files: first.append(section("Where things are", file_links(files, path)))
     if next_steps: first.append(section("What to try next", commands(next_steps)))
-    return write_report(path, title, parts[0], *first, *parts[1:], model_card(card), lead=lead)
+    return write_report(path, title, parts[0], *first, *parts[1:], *card, lead=lead)
