@@ -23,5 +23,5 @@ setup(
     entry_points={"console_scripts": lines("console_scripts"),
                   "nbdev": [f"{cfg['lib_name']} = {cfg['lib_name']}._modidx:d"]},
     long_description=readme, long_description_content_type="text/markdown",
-    packages=[cfg["lib_name"]], package_data={cfg["lib_name"]: ["data/*"]},
+    packages=[cfg["lib_name"]], package_data={cfg["lib_name"]: ["data/*", "data/models/*/*"]},
 )

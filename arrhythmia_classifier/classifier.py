@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from . import __version__
+from .conformal import Conformal, PRESENT, UNCERTAIN
 from .core import LEADS, BadArgument, ECGError, atomic_path, pick_device, read_json, seed_everything, write_json
 from .dataset import Rejected, rejection
 from .decide import sigmoid
@@ -310,3 +311,11 @@ def load(cls:Classifier, folder, device=None):
     if card.sha256 and hashlib.sha256(archive).hexdigest() != card.sha256: raise ECGError(f"{folder.name}/model.pt2 is not the one that card.json describes")
     out = cls(load_pt2(folder/"model.pt2", device), card, device); out._archive = archive
     return out
+
+# %% ../nbs/11_classifier.ipynb #b02ff507
+@patch
+def at_risk(self:Classifier, prediction:Prediction, risk:float=.1)->dict: # a risk that the card keeps -> codes: present, uncertain
+    "What a record's probabilities say if at most `risk` of the records with a finding may be missed, and of those without it called."
+    if (key := f"{risk:g}") not in self.card.conformal: raise BadArgument("risk", f"one that the classifier's card keeps, {', '.join(self.card.conformal) or 'none'}", key)
+    a = Conformal.from_dict(self.card.conformal[key])(list(prediction.probabilities.values()))
+    return {name: [c for c, v in zip(self.vocab.codes, a) if v == what] for name, what in (("present", PRESENT), ("uncertain", UNCERTAIN))}

@@ -44,6 +44,11 @@ class Home:
                             doc="Of MLflow's store.")
     registry_uri = property(lambda self: os.environ.get("MLFLOW_REGISTRY_URI") or self.tracking_uri, doc="Of the model registry.")
 
+    @property
+    def empty(self)->bool:
+        "Whether the registry is a file here that nobody has made yet: looking into it would make it."
+        return self.registry_uri == f"sqlite:///{self.path/'mlflow.db'}" and not (self.path/"mlflow.db").exists()
+
     def mlflow(self):
         "The mlflow module, pointed to this home: quiet, offline, without pickles."
         for k, v in _settings.items(): os.environ.setdefault(k, v)
@@ -146,6 +151,7 @@ def log_training(home:Home,
 # %% ../nbs/13_tracking.ipynb #f3c3bbce
 def version_of(home:Home, name:str=MODEL, alias:str="champion")->str|None: # version, None where nobody has the alias
     "The version behind an alias."
+    if home.empty: return None
     from mlflow.exceptions import MlflowException
     try: return str(home.client().get_model_version_by_alias(name, alias).version)
     except MlflowException as e:
