@@ -9,6 +9,7 @@ Rows are trained with half the width and few passes (`SHORT`), because thirty tr
 points there, not what it is worth after the full recipe. `ours` and the peers have their full size. What the JSON file holds is not trained again,
 so a run can be stopped and gone on with, and rows can be added; one that was interrupted begins anew. Validation is in float32 on whole records (`auc`) and on
 windows as long as the crops, every half of them, logits averaged (`windows`). The score is the last epoch's: nothing is chosen by it.
+`ensemble`: the same for the logits of a row's seeds together; they lie beside the JSON file meanwhile.
 The last line is one JSON object."""
 import os
 
@@ -81,14 +82,14 @@ def run(data, given, seed):
     t = Trainer(network(s, train, net, stride, prior), loss_of(s.loss, s.gamma), *loaders, epoch_scores, s.config, device="cpu", prepare=to_millivolt).fit()
     y, z, _ = t.predict(loaders[1]); row = dict(auc=epoch_scores(y, z)["auc"], seconds=round(time.time() - begun), parameters=parameters(t.model))
     if s.crop: row["windows"] = epoch_scores(y, windows(t.model, loaders[1], round(s.crop*s.fs)))["auc"]
-    return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
+    return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}, y, z
 
 
 def table(rows):
     out = {}
     for name, r in rows.items():
         a = [v["auc"] for v in r["seeds"].values()]; w = [v["windows"] for v in r["seeds"].values() if "windows" in v]
-        out[name] = dict(auc=round(float(np.mean(a)), 4), spread=round(max(a) - min(a), 4), windows=round(float(np.mean(w)), 4) if w else None, n=len(a))
+        out[name] = dict(auc=round(float(np.mean(a)), 4), spread=round(max(a) - min(a), 4), windows=round(float(np.mean(w)), 4) if w else None, ensemble=r.get("ensemble"), n=len(a))
     return out
 
 
@@ -103,9 +104,13 @@ def main():
             given = (SHORT | ROWS[name]) if name in ROWS else (FULL | NETWORKS[name])
             r = kept["rows"].setdefault(name, dict(settings=asdict_json(given), seeds={}))
             if str(seed) in r["seeds"]: continue
-            r["seeds"][str(seed)] = run(o.data, given | (dict(passes=1) if o.quick else {}), seed)
+            r["seeds"][str(seed)], y, z = run(o.data, given | (dict(passes=1) if o.quick else {}), seed)
             print(name, seed, json.dumps(r["seeds"][str(seed)]), flush=True)
-            if not o.quick: write_json(o.json, kept)
+            if o.quick: continue
+            logits = o.json.parent/"ablation-logits"; logits.mkdir(exist_ok=True); np.save(logits/f"{name}-{seed}.npy", z)
+            z = [np.load(f) for k in r["seeds"] if (f := logits/f"{name}-{k}.npy").is_file()]
+            if len(z) > 1: r["ensemble"] = round(epoch_scores(y, sum(z)/len(z))["auc"], 5)
+            write_json(o.json, kept)
     print(json.dumps(table(kept["rows"])))
 
 
