@@ -215,7 +215,7 @@ def probabilities(self:Classifier, logits)->np.ndarray:
 @patch
 def _answer(self:Classifier, record_id, p, unlike=None, warning=None):
     labels = [c for c, there in zip(self.vocab.codes, p >= self.thresholds) if there]
-    return Prediction(record_id, "ok", labels, {c: round(float(v), 6) for c, v in zip(self.vocab.codes, p)}, unlike=unlike, warning=warning)
+    return Prediction(record_id, "ok", labels, {c: float(f"{v:.6g}") for c, v in zip(self.vocab.codes, p)}, unlike=unlike, warning=warning)
 
 @patch
 def likeness(self:Classifier, signals)->list: # of signals that are ready: (score, its reason above 1, else None) of each; (None, None) where the card says nothing
