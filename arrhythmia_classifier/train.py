@@ -177,7 +177,7 @@ class Trainer:
         return self
 
     @property
-    def best_row(self): return max(self.history, key=lambda r: r[self.monitor])
+    def best_row(self): return max(self.history, key=lambda r: (r[self.monitor], -r["valid_loss"]))      # of equal scores, the smaller loss
 
     def _stale(self): return bool(self.history) and self.history[-1]["epoch"] - self.best_row["epoch"] >= self.config.patience
 
