@@ -8,6 +8,8 @@ Six tasks. A record takes part in a task if it has one of its statements, whatev
 90 % intervals by 1,000 resamples of the records, drawn until every class has a record, as in the benchmark. The benchmark trains one network a task; here
 one network of all statements answers them all: a subclass or superclass is as likely as the likeliest of its statements. `resampled_patients`: the interval
 that `arrhythmia evaluate` gives, which draws patients and leaves out a class that a draw happens to lack. `snomed`: the decisions as SNOMED-CT codes.
+`halves`: what was fitted on one random half of the patients, checked on the other, twenty times: calibration (expected calibration error and Brier score, before and
+after), decisions at fitted thresholds, and the rule that abstains at a risk of 0.1 (share of findings missed, of others called, and of decisions that it makes).
 The last line is one JSON object."""
 import os
 
@@ -18,7 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from arrhythmia_classifier.classifier import Classifier
+from arrhythmia_classifier.conformal import ABSENT, PRESENT, UNCERTAIN, Conformal
 from arrhythmia_classifier.core import write_json
+from arrhythmia_classifier.decide import Calibration, Thresholds, calibration_errors, sigmoid
 from arrhythmia_classifier.labels import SCP_TASKS, Vocabulary, scp_vocabulary
 from arrhythmia_classifier.metrics import evaluate, ranking
 from arrhythmia_classifier.shipped import load_shipped
@@ -40,6 +44,17 @@ def interval(y, s, n, rng):
     return dict(auc=round(float(auc[0]), 4), low=round(float(np.quantile(auc[1:], .05)), 4), high=round(float(np.quantile(auc[1:], .95)), 4), classes=len(keep), records=len(y))
 
 
+def halves(y, z, groups, aim, n=20, risk=.1):
+    "Means over n random halves of what the other half says of calibration, thresholds and the abstaining rule."
+    names, rng, got = np.unique(groups), np.random.default_rng(0), []
+    for _ in range(n):
+        a = np.isin(groups, rng.permutation(names)[:len(names)//2]); b = ~a; c = Calibration().fit(z[a], y[a]); p, q = c(z[a]), c(z[b]); t = y[b] > .5
+        before, after = calibration_errors(y[b], sigmoid(z[b])), calibration_errors(y[b], q); hit = q >= Thresholds(aim).fit(y[a], p).thresholds_; said = Conformal(risk).fit(y[a], p)(q)
+        got.append(dict(ece_before=before["ece"], ece_after=after["ece"], brier_before=before["brier"], brier_after=after["brier"], micro_f1=2*(hit & t).sum()/(hit.sum() + t.sum()),
+                        missed=(said == ABSENT)[t].mean(), false_alarms=(said == PRESENT)[~t].mean(), decided=(said != UNCERTAIN).mean()))
+    return dict(n=n, risk=risk) | {k: round(float(np.mean([g[k] for g in got])), 4) for k in got[0]}
+
+
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--data", required=True); a.add_argument("--model"); a.add_argument("--fold", type=int, default=9); a.add_argument("--n-boot", type=int, default=1000); a.add_argument("--json", type=Path)
@@ -57,6 +72,7 @@ def main():
     y = np.stack([everything.encode(e.codes) for e in entries])
     m = evaluate(y, p, clf.vocab, clf.thresholds, [e.group for e in entries], o.n_boot)["macro"]
     out["resampled_patients"] = {k: round(v, 4) for k, v in m.items()}
+    out["halves"] = halves(y, z, np.array([e.group for e in entries]), clf.card.training.get("threshold_aim", "f1"))
     if o.json: write_json(o.json, out)
     print(json.dumps(out))
 
