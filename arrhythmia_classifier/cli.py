@@ -128,7 +128,7 @@ def train(ctx: typer.Context,
     """
     from arrhythmia_classifier.jobs import TrainSettings, settings_of, train_job
     from arrhythmia_classifier.tracking import Home
-    from arrhythmia_classifier.train import Interrupted
+    from arrhythmia_classifier.longrun import Interrupted
     if (records is None) == (resume is None): raise BadArgument("records", "given, or --resume, and not both", records and str(records))
     given = locals() | dict(data=str(records and records.resolve()), valid=valid and str(valid.resolve()), crop=crop or None, split=split if split in ("auto", "official", "tenth") else str(Path(split).resolve()))
     said = [f.name for f in fields(TrainSettings) if f.name in given and (f.name == "data" or ctx.get_parameter_source(f.name).name != "DEFAULT")]
