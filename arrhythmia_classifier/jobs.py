@@ -155,7 +155,6 @@ class TrainSettings:
     crop:float|None=2.5          # seconds of random crops in training, None for whole records
     augment:bool|dict=True       # True: `Augment()`; a dict: what is different in it
     passes:int=1                 # times that an epoch goes through the training records
-    whole:int=0                  # so many of the last epochs are trained on whole records instead of crops
     batch_size:int=32
     loss:str="focal"             # one of `loss.LOSSES`
     gamma:float=2.               # of the focal loss
@@ -180,7 +179,6 @@ class TrainSettings:
         for k in ("min_count", "batch_size", "passes"):
             if getattr(self, k) < 1: raise BadArgument(k, "at least 1", getattr(self, k))
         Thresholds(self.aim); loss_of(self.loss, self.gamma); self.config; self.network(1); self.augmentation                       # raise where they must
-        if not 0 <= self.whole <= self.epochs: raise BadArgument("whole", f"0 to epochs, {self.epochs}", self.whole)
         if self.crop is not None and self.crop < 1: raise BadArgument("crop", "at least 1 second", self.crop)
 
     def network(self, n_classes:int)->ModelConfig:
@@ -296,7 +294,7 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
     same = dict(train=fingerprint(train.entries), valid=fingerprint(valid.entries))
     if started and read_json(folder/"data.json") != same: raise BadArgument("data", "the records that the run began with", same)
     if not ranks.rank: write_json(folder/"data.json", same)
-    f = fit_classifier(train, valid, s.network(len(train.vocab)), s.config, s.batch_size, loss_of(s.loss, s.gamma), s.aim, s.name, folder, started, device, s.workers, s.passes, s.whole, each)
+    f = fit_classifier(train, valid, s.network(len(train.vocab)), s.config, s.batch_size, loss_of(s.loss, s.gamma), s.aim, s.name, folder, started, device, s.workers, s.passes, each)
     if ranks.rank: return {}
     write_json(folder/"history.json", f.history); write_json(folder/"rejected.json", f.rejected)
     for i, (reason, detail) in list(f.rejected.items())[:5]: say(f"  rejected {i}: {reason}: {detail}")
