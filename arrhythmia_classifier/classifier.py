@@ -26,6 +26,7 @@ from .decide import sigmoid
 from .labels import Vocabulary, to_snomed, vocabulary_from_list, vocabulary_to_list
 from .model import Deployed, ModelConfig, WFDBResNetLSTM, deployed
 from .records import Record, check_signal, resampled
+from .unlike import Unlike, signal_features
 
 # %% ../nbs/11_classifier.ipynb #cb54a615
 @contextmanager
@@ -134,6 +135,8 @@ class Card:
     model:dict=field(default_factory=dict)       # `ModelConfig` of the network
     training:dict=field(default_factory=dict)    # data fingerprint, counts, settings
     metrics:dict=field(default_factory=dict)     # of the data held out
+    unlike:dict=field(default_factory=dict)      # of `Unlike.to_dict`: what the training records are like; empty where nothing was fitted
+    conformal:dict=field(default_factory=dict)   # risk such as "0.1" -> `Conformal.to_dict`
     library:str=__version__
     created:str=""             # UTC
     sha256:str=""              # of model.pt2
@@ -154,10 +157,13 @@ class Prediction:
     probabilities:dict=field(default_factory=dict)   # code -> calibrated probability
     reason:str|None=None       # key of `core.REASONS`
     detail:str|None=None
+    unlike:float|None=None     # how unlike the training records, see `Unlike`; above 1 the answer should not be relied on
+    warning:str|None=None      # then: in which way
 
     def to_dict(self)->dict:
         "The line that machines get (`--json`)."
-        if self.status == "ok": return dict(record=self.record_id, status="ok", labels=self.labels, snomed=list(to_snomed(self.labels)), probabilities=self.probabilities)
+        known = {} if self.unlike is None else dict(unlike=round(self.unlike, 4), warning=self.warning)
+        if self.status == "ok": return dict(record=self.record_id, status="ok", labels=self.labels, snomed=list(to_snomed(self.labels)), **known, probabilities=self.probabilities)
         return dict(record=self.record_id, status="rejected", reason=self.reason, detail=self.detail)
 
 # %% ../nbs/11_classifier.ipynb #a049cf22
@@ -178,6 +184,7 @@ class Classifier:
         self.network, self.card, self.device, self.threads = network, card, pick_device(device or "cpu"), threads
         self.vocab, self.fs = vocabulary_from_list(card.labels), card.fs
         self.thresholds = np.array(card.thresholds); self._model = None
+        self.unlike = Unlike.from_dict(card.unlike) if card.unlike else None
         self.step = ModelConfig(**card.model).downsampling if card.model else None   # samples that a step of attention stands for
 
     def __repr__(self): return f"Classifier({self.card.name} {self.card.version}: {len(self.vocab)} classes, {self.fs:g} Hz)".replace(" :", ":")
@@ -205,9 +212,16 @@ def probabilities(self:Classifier, logits)->np.ndarray:
     return sigmoid(np.asarray(logits, float)*self.card.calibration["scale"] + self.card.calibration["bias"])
 
 @patch
-def _answer(self:Classifier, record_id, p):
+def _answer(self:Classifier, record_id, p, unlike=None, warning=None):
     labels = [c for c, there in zip(self.vocab.codes, p >= self.thresholds) if there]
-    return Prediction(record_id, "ok", labels, {c: round(float(v), 6) for c, v in zip(self.vocab.codes, p)})
+    return Prediction(record_id, "ok", labels, {c: round(float(v), 6) for c, v in zip(self.vocab.codes, p)}, unlike=unlike, warning=warning)
+
+@patch
+def likeness(self:Classifier, signals)->list: # of signals that are ready: (score, its reason above 1, else None) of each; (None, None) where the card says nothing
+    "How unlike the training records; 1 is the limit, infinite for a record without any lead."
+    if self.unlike is None or not len(signals): return [(None, None)]*len(signals)
+    f = np.stack([signal_features(s, self.fs) for s in signals]); s = self.unlike.score(f)/self.unlike.threshold_
+    return [(float(v) if np.isfinite(v) else 1e9, w) for v, w in zip(s, self.unlike.why(f))]
 
 @patch
 def _predict_some(self:Classifier, ids, signals):
@@ -216,8 +230,8 @@ def _predict_some(self:Classifier, ids, signals):
         if len(ids) > 1: return [p for i, s in zip(ids, signals) for p in self._predict_some([i], [s])]
         return [Prediction(ids[0], "rejected", reason="failed", detail=f"{type(e).__name__}: {e}"[:300])]
     bad = ~np.isfinite(z).all(1)
-    return [Prediction(i, "rejected", reason="failed", detail="the network's output is not finite") if b else self._answer(i, p)
-            for i, p, b in zip(ids, self.probabilities(z), bad)]
+    return [Prediction(i, "rejected", reason="failed", detail="the network's output is not finite") if b else self._answer(i, p, *u)
+            for i, p, b, u in zip(ids, self.probabilities(z), bad, self.likeness(signals))]
 
 @patch
 def predict(self:Classifier,
