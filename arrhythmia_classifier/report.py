@@ -6,13 +6,12 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/report.html.md"""
 
 # %% auto #0
 __all__ = ['COLOURS', 'Html', 'escape', 'join', 'table', 'listing', 'paragraph', 'picture', 'figure', 'section', 'page',
-           'write_report', 'file_links', 'interval', 'class_table', 'curves', 'plot_roc', 'plot_pr', 'plot_reliability',
-           'plot_classes', 'plot_history', 'worst', 'evaluation', 'predictions_table', 'commands', 'demo_page']
+           'write_report', 'interval', 'class_table', 'curves', 'plot_roc', 'plot_pr', 'plot_reliability',
+           'plot_classes', 'plot_history', 'worst', 'evaluation']
 
 # %% ../nbs/18_report.ipynb #fc43fd8d
-import base64, html, io, os
+import base64, html, io
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 
@@ -128,17 +127,6 @@ def write_report(path, title:str, *sections, lead:str="")->Path:
     with atomic_path(path) as tmp: tmp.write_text(page(title, sections, lead), encoding="utf-8")
     return path
 
-# %% ../nbs/18_report.ipynb #abd6b380
-def file_links(files:dict, # label -> path of a file or folder, or (path, what it holds)
-               page_path,  # where the page will stand
-              )->Html:
-    "Where things are: links to files, relative to the page."
-    def entry(v):
-        path, says = v if isinstance(v, (tuple, list)) else (v, "")
-        rel = Path(os.path.relpath(Path(path).resolve(), Path(page_path).resolve().parent)).as_posix()
-        return Html(f'<a href="{html.escape(quote(rel), quote=True)}"><code>{escape(rel)}</code></a> {escape(says)}')
-    return listing({k: entry(v) for k, v in files.items()})
-
 # %% ../nbs/18_report.ipynb #ee451e11
 def interval(row:dict, # a class, or the macro mean, of `evaluate`
              key:str,  # "auc", "ap", "f1", …
@@ -152,7 +140,7 @@ def _cell(row, key): # the value, and its interval under it
     value, _, between = interval(row, key).partition(" ")
     return Html(f"{value}<small>{between.strip('()')}</small>" if between else value)
 
-_columns = dict(auc="ROC-AUC", ap="PR-AUC", f1="F1", sensitivity="Sensitivity", specificity="Specificity")
+_columns = dict(auc="ROC-AUC", ap="PR-AUC", f1="F1", sensitivity="Sensitivity", specificity="Specificity", ppv="PPV")
 
 def class_table(metrics:dict # of `metrics.evaluate`
                )->Html:
@@ -184,6 +172,10 @@ def _classes(y, vocab, most): # columns with both sides, the most frequent ones
     both = np.flatnonzero((y > .5).any(0) & (y < .5).any(0))
     return sorted(both, key=lambda c: -y[:, c].sum())[:most]
 
+def _thin(*lines, most=500): # points of a curve that an eye can tell apart: a step of 1/500 in one of its coordinates
+    step = np.max([np.abs(np.diff(np.floor(np.asarray(v)*most), prepend=-1)) for v in lines], 0) > 0; step[-1] = True
+    return [np.asarray(v)[step] for v in lines]
+
 def plot_roc(y, p,             # truth and probabilities `(N, C)`
              vocab:Vocabulary, ax=None,
              most:int=10,      # draw the most frequent classes only
@@ -191,7 +183,7 @@ def plot_roc(y, p,             # truth and probabilities `(N, C)`
     "ROC curves, one a class."
     ax = _axes(ax); ax.plot([0, 1], [0, 1], color="#999", lw=.8)
     for k, c in enumerate(_classes(y, vocab, most)):
-        fpr, tpr, _ = curves(y[:, c], p[:, c])
+        fpr, tpr = _thin(*curves(y[:, c], p[:, c])[:2])
         ax.plot(np.r_[0, fpr], np.r_[0, tpr], _dashes[k//10 % 4], lw=1.4, label=vocab.abbrs[c])
     ax.set(xlabel="1 − specificity", ylabel="sensitivity", aspect="equal", xlim=(-.01, 1.01), ylim=(-.01, 1.01)); ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, .5))
     return ax
@@ -200,7 +192,7 @@ def plot_pr(y, p, vocab:Vocabulary, ax=None, most:int=10):
     "Precision against sensitivity, one curve a class; a short line at the left marks the prevalence, what chance would give."
     ax = _axes(ax)
     for k, c in enumerate(_classes(y, vocab, most)):
-        _, recall, precision = curves(y[:, c], p[:, c]); found = recall > 0
+        recall, precision = _thin(*curves(y[:, c], p[:, c])[1:]); found = recall > 0
         line, = ax.plot(recall[found], precision[found], _dashes[k//10 % 4], lw=1.4, label=vocab.abbrs[c], drawstyle="steps-pre")
         ax.plot([-.01, .03], [np.mean(y[:, c])]*2, color=line.get_color(), lw=2)
     ax.set(xlabel="sensitivity (recall)", ylabel="precision", aspect="equal", xlim=(-.01, 1.01), ylim=(-.01, 1.01)); ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, .5))
@@ -267,7 +259,7 @@ def evaluation(metrics:dict,       # of `metrics.evaluate` on test records
               )->list:             # of sections
     "The sections that say how good the classifier is; what isn't given is left out."
     m = metrics["macro"]
-    scores = [Html(f'<ul class="tiles">{join(_tile(m, k) for k in _columns)}</ul>')] if m else []
+    scores = [Html(f'<ul class="tiles">{join(_tile(m, k) for k in list(_columns)[:5])}</ul>')] if m else []
     scores += [class_table(metrics)]
     if m: scores.append(figure(plot_classes(metrics), "ROC-AUC of every finding with its interval; the numbers stand in the table above"))
     out = [section("How good it is", paragraph("Mean of the findings on the records of this evaluation, with the interval under each number. They say something about new patients only if nothing was trained or chosen on these."), *scores)]
@@ -279,41 +271,3 @@ def evaluation(metrics:dict,       # of `metrics.evaluate` on test records
     if y is not None and ids is not None: out.append(section("What to look at first", worst(y, p, vocab, ids)))
     if history: out.append(section("Training", figure(plot_history(history), "Training and validation loss, and validation scores, by epoch")))
     return out
-
-# %% ../nbs/18_report.ipynb #5aaa4673
-def predictions_table(predictions, # `classifier.Prediction`s
-                      truth:dict=None, # record id -> codes, where known
-                      most:int=12)->Html:
-    "Rows of the results table, a rejected record with its reason."
-    def line(q):
-        said = ", ".join(f"{name_of(c)} {q.probabilities[c]:.2f}" for c in q.labels) or "none of the findings"
-        row = [q.record_id, q.status, said if q.status == "ok" else f"{q.reason}: {q.detail}"]
-        return row + ([", ".join(map(name_of, truth.get(q.record_id, ())))] if truth is not None else [])
-    head = ["Record", "Status", "Findings"] + (["Label says"] if truth is not None else [])
-    return table(head, [line(q) for q in list(predictions)[:most]], "Some answers of the batch job, as they stand in the results table")
-
-def commands(items:dict # what it does -> command line
-            )->Html:
-    "Commands to copy."
-    return join(Html(f"<p>{escape(k)}</p><pre><code>{escape(v)}</code></pre>") for k, v in items.items())
-
-def demo_page(path,              # of the HTML file to write
-              metrics:dict,      # of `metrics.evaluate` on test records
-              card=(),           # sections of `model_card.model_card`
-              image=None,        # PNG file of one record with attention over it
-              image_alt:str="A 12-lead ECG on paper; the stretches of time that the network weighed most are shaded",
-              predictions=(),    # `classifier.Prediction`s of the batch job
-              truth:dict=None,   # record id -> codes, where known
-              files:dict=None,   # as in `file_links`
-              next_steps:dict=None, # as in `commands`
-              lead:str="", title:str="Arrhythmia classifier: what the demo did",
-              **more             # further arguments of `evaluation`: y, p, vocab, p_raw, ids, history
-             )->Path:
-    "Write the page that links and shows everything a demo or a training run made."
-    parts = evaluation(metrics, **more)
-    first = []
-    if image is not None: first.append(section("One record", picture(image, image_alt, "Shaded: where the attention layer put its weight. It says where the network looked, not why it decided.")))
-    if predictions: first.append(section("Answers", predictions_table(predictions, truth)))
-    if files: first.append(section("Where things are", file_links(files, path)))
-    if next_steps: first.append(section("What to try next", commands(next_steps)))
-    return write_report(path, title, parts[0], *first, *parts[1:], *card, lead=lead)
