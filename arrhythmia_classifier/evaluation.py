@@ -34,7 +34,7 @@ from .model_card import model_card, model_card_markdown
 from .pack import Pack, is_pack
 from .recording import read_or_open
 from .report import interval, write_report
-from .sections import calibration_result, conformal_result, evaluation_sections, subgroup_rows, unlike_result
+from .sections import LABELS, calibration_result, conformal_result, evaluation_sections, subgroup_rows, unlike_result
 from .sources import stream
 from .subgroups import age_band, group_name, held_out_sources, subgroup_metrics
 from .timeline import predict_all
@@ -190,10 +190,10 @@ def results(classifier:Classifier, scored, n_boot:int, seed:int)->tuple: # `Scor
 def write_evaluation(folder, card, out:dict, y, p, vocab, raw, ids)->None: # of `results`; record ids
     "metrics.json, report.html and MODEL_CARD.md."
     folder = Path(folder); c = out["calibration"]; flat = lambda rows, *without: [{k: v for k, v in r.items() if k not in without} for r in rows]
-    more = dict(subgroups=subgroup_rows(out["subgroups"]), external=flat(out["sources"]["sources"], "skipped") if out["sources"] else None, conformal=flat(out["conformal"], "classes"),
+    more = dict(subgroups=subgroup_rows(out["subgroups"]), external=flat(out["sources"]["sources"], "skipped") if out["sources"] else None, conformal=flat(out["conformal"], "classes", "over_missed", "over_false_alarms", "judged"),
                 calibration={f"{k} calibration": c[k] for k in ("before", "after") if c[k]} if c else None, unlike=out["unlike"])
     write_json(folder/"metrics.json", out); name = card.name + (f" {card.version}" if card.version else "")
-    lead = f"{out['n_records']:,} records of {out['n_groups']:,} patients" + (f" from {len(out['sources']['sources'])} sources" if out["sources"] else "") + f"; labels: {out['labels']}."
+    lead = f"{out['n_records']:,} records of {out['n_groups']:,} patients" + (f" from {len(out['sources']['sources'])} sources" if out["sources"] else "") + f", compared in {LABELS.get(out['labels'], 'the words that classifier and records share')}."
     with atomic_path(folder/"MODEL_CARD.md") as part: part.write_text(model_card_markdown(card, out, **more), encoding="utf-8")
     write_report(folder/"report.html", f"Evaluation of {name}", *evaluation_sections(out, y, p, vocab, raw, ids), *model_card(card, out, **more), lead=lead)
 

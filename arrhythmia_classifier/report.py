@@ -45,7 +45,7 @@ def table(head,        # names of the columns
     top = join(Html(f'<th scope="col">{escape(h)}</th>') for h in head)
     def line(row):
         first, *rest = row
-        number = lambda v: ' class="n"' if isinstance(v, (int, float, np.number)) or str(v)[:1].isdigit() else ""
+        number = lambda v: ' class="n"' if isinstance(v, (int, float, np.number)) or str(v)[:1].isdigit() and ", " not in str(v) else ""
         return Html(f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td{number(v)}>{escape(v)}</td>" for v in rest) + "</tr>")
     label = html.escape(caption, quote=True)
     return Html(f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table><caption><span>{escape(caption)}</span></caption>'
@@ -138,21 +138,21 @@ def interval(row:dict, # a class, or the macro mean, of `evaluate`
 
 def cell(row:dict, key:str # as for `interval`
         )->str|Html:
-    "The value with its interval under it, for a table."
-    value, _, between = interval(row, key).partition(" ")
-    return Html(f"{value}<small>{between.strip('()')}</small>" if between else value)
+    "The value with its interval under it, for a table: two decimals are as sure as an interval is."
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high"); short = lambda v: f"{v:.2f}".replace("-", "−")
+    return Html(f"{row[key]:.3f}<small>{short(low)} to {short(high)}</small>") if row.get(key) is not None and low is not None and high is not None else interval(row, key)
 
 MEASURES = dict(auc="ROC-AUC", ap="PR-AUC", f1="F1", sensitivity="Sensitivity", specificity="Specificity", ppv="PPV")
 
 def class_table(metrics:dict # of `metrics.evaluate`
                )->Html:
     "Every class with its intervals, and the macro mean."
-    rows = [[c["name"], c["n_positive"], c["prevalence"], *[cell(c, k) for k in MEASURES], c["threshold"]] for c in metrics["classes"]]
-    if metrics["macro"]: rows.append(["Mean of the scored classes", None, None, *[cell(metrics["macro"], k) for k in MEASURES], None])
-    caption = (f"{metrics['n_records']} records of {metrics['n_groups']} patients; under each number the {metrics['level']:.0%} interval by bootstrap over patients "
+    rows = [[c["name"], Html(f"{c['n_positive']}<small>{c['prevalence']:.1%}</small>"), *[cell(c, k) for k in MEASURES], c["threshold"]] for c in metrics["classes"]]
+    if metrics["macro"]: rows.append(["Mean of the scored classes", None, *[cell(metrics["macro"], k) for k in MEASURES], None])
+    caption = (f"{metrics['n_records']} records of {metrics['n_groups']} patients; under the positives their share, under each score the {metrics['level']:.0%} interval by bootstrap over patients "
                f"({metrics['n_boot']} resamples).")
     if metrics["skipped"]: caption += " Not scored, for want of positives or negatives: " + ", ".join(map(name_of, metrics["skipped"])) + "."
-    return table(["Finding", "Positive", "Prevalence", *MEASURES.values(), "Threshold"], rows, caption)
+    return table(["Finding", "Positive", *MEASURES.values(), "Threshold"], rows, caption)
 
 # %% ../nbs/18_report.ipynb #30369b33
 def _axes(ax, width=4.6, height=3.4):
