@@ -6,7 +6,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'HomeOpt', 'ModelOpt', 'NameOpt', 'DeviceOpt', 'ThreadsOpt', 'BatchOpt', 'BootOpt', 'MODEL_NAME', 'demo',
-           'train', 'evaluate', 'predict', 'timeline', 'ingest', 'batch', 'promote', 'export', 'main']
+           'train', 'evaluate', 'hold_out', 'predict', 'timeline', 'ingest', 'batch', 'promote', 'export', 'main']
 
 # %% ../nbs/20_cli.ipynb #e9486b8a
 import json, os, re, sys
@@ -164,6 +164,30 @@ def evaluate(args: Annotated[list[str], typer.Argument(metavar="[MODEL] DATA..."
     if as_json: return out(m)
     for l in score_lines(m) + evaluation_lines(m): out(l)
     if to: out(f"report  {to/'report.html'}")
+
+# %% ../nbs/20_cli.ipynb #29417757
+@app.command("hold-out")
+def hold_out(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run whose records come from several sources (folders of one corpus); its settings are used again.", show_default=False)],
+             to: Annotated[Optional[Path], typer.Option("--out", help="Folder for a run each source, sources.json and report.html [default: RUN/held-out]; where some are done, the others follow.")] = None,
+             n_boot: BootOpt = 1000, threads: ThreadsOpt = 1, device: DeviceOpt = None, as_json: JsonOpt = False):
+    """Train a run again without each of its sources in turn, and score that source: what to expect in a place that nobody has trained on.
+
+    \b
+    Examples:
+      arrhythmia hold-out arrhythmia-home/runs/20260101-120000
+    """
+    from arrhythmia_classifier.core import read_json
+    from arrhythmia_classifier.held_out import leave_one_source_out_job
+    from arrhythmia_classifier.jobs import TrainSettings
+    from arrhythmia_classifier.report import interval
+    from arrhythmia_classifier.train import Interrupted
+    if not (run/"settings.json").is_file(): raise BadArgument("RUN", "the folder of a training run", str(run))
+    _threads(threads); to = to or run/"held-out"
+    try: r = leave_one_source_out_job(TrainSettings(**read_json(run/"settings.json")), to, device=device, n_boot=n_boot, say=say)
+    except Interrupted as e: say(f"{e}; the same command goes on"); raise typer.Exit(1)
+    if as_json: return out(r)
+    for s in r["sources"]: out(f"without {s['source']:<24}{s['n_records']:>8,} records  ROC-AUC {interval(s, 'auc')}  {s['n_classes']} findings")
+    out(f"report  {to/'report.html'}")
 
 # %% ../nbs/20_cli.ipynb #ba4f51d6
 @app.command()

@@ -139,12 +139,13 @@ def source_names(paths)->dict: # name -> path
         if len(set(names)) == len(names): return dict(zip(names, paths))
     raise BadArgument("data", "different sources", [str(p) for p in paths])
 
-def gather(classifier:Classifier, sources:dict, rate=None, write=lambda q, source, truth: None)->tuple: # `source_names`, see `evaluate_job`, of `predictions_writer`
+def gather(classifier:Classifier, sources:dict, rate=None, write=lambda q, source, truth: None, only=None)->tuple: # `source_names`, see `evaluate_job`, of `predictions_writer`, a corpus
     "Go through the sources once: `Scored`s, rejections (record -> reason, detail), number of records without a diagnosis."
     scored, rejected, unlabelled, several = [], {}, 0, len(sources) > 1
     for name, path in sources.items():
         seen, corpus = set(), corpus_finder(path); key = (lambda i: f"{name}/{i}") if several else str
-        for item, q in progress(answered(classifier, labelled_stream(path, classifier.vocab, rate, classifier.card.fs)), name, unit="rec"):
+        items = (r for r in labelled_stream(path, classifier.vocab, rate, classifier.card.fs) if only is None or isinstance(r, Rejected) or corpus(r.record_id, getattr(r, "source", "")) == only)
+        for item, q in progress(answered(classifier, items), name, unit="rec"):
             write(q, name, getattr(item, "codes", None))
             if q.record_id in seen: rejected[f"{key(q.record_id)} (again)"] = ["duplicate_id", "came before in this source"]; continue
             seen.add(q.record_id)
@@ -171,9 +172,11 @@ def grouped(scored, y, p, vocab:Vocabulary, n_boot:int, seed:int)->dict: # `Scor
     return {k: subgroup_metrics(y, p, vocab, v, [r.group for r in scored], n_boot=n_boot, seed=seed) for k, v in member.items() if len(set(v) - {"unknown"}) > 1}
 
 # %% ../nbs/18c_evaluate.ipynb #876f3128
-def results(classifier:Classifier, scored, n_boot:int, seed:int)->tuple: # `Scored`s -> result, (y, p, vocabulary, p before calibration)
+def results(classifier:Classifier, scored, n_boot:int, seed:int, classes=None)->tuple: # `Scored`s, codes -> result, (y, p, vocabulary, p before calibration)
     "Everything that can be said of the scored records."
-    card, native = classifier.card, np.stack([r.p for r in scored]); labels, m, codes, absent = compared(classifier.vocab, [r.codes for r in scored]); vocab = m.vocab
+    card, native = classifier.card, np.stack([r.p for r in scored]); labels, m, codes, absent = compared(classifier.vocab, [r.codes for r in scored])
+    if classes is not None: m = m.only([m.vocab.codes.index(c) for c in classes])
+    vocab = m.vocab
     y, p, hit, raw = np.stack([vocab.encode(c) for c in codes]), m(native), m(np.stack([r.hit for r in scored])), before_calibration(classifier, native); raw = None if raw is None else m(raw)
     unknown = Counter(c for cs in codes for c in vocab.unknown(cs)); groups = np.array([r.group for r in scored]); at = np.array([classifier.thresholds[k[0]] if len(k) == 1 else np.nan for k in m.members])
     if not y.any(): raise ECGError(f"no record has one of the classifier's classes; their codes are {', '.join(c for c, _ in unknown.most_common(3))} …")
@@ -202,14 +205,16 @@ def evaluate_job(classifier:Classifier,
                  n_boot:int=1000, seed:int=0,
                  rate:int|None=None,      # 100 or 500, of a PTB-XL folder that holds both; None: what fits the classifier
                  folder=None,             # for metrics.json, predictions.parquet, report.html and MODEL_CARD.md
+                 only:str|None=None,      # a corpus or hospital in the sources: its records alone; what can't be read may be anybody's, and is named
+                 classes=None,            # codes of the classes to score, in this order; None: all that can be compared
                 )->dict:                  # JSON-able: of `metrics.evaluate`, and labels, mapping, challenge, calibration, subgroups, sources, conformal, unlike, rejected, unlabelled, codes_without_class
     "Metrics with intervals of a classifier on labelled records; nothing is fitted here."
     paths = list(data) if isinstance(data, (list, tuple)) else [data]
     if not paths: raise BadArgument("data", "at least one source", data)
     with predictions_writer(folder and Path(folder)/"predictions.parquet") as write:
-        scored, rejected, unlabelled = gather(classifier, source_names(paths), rate, write)
+        scored, rejected, unlabelled = gather(classifier, source_names(paths), rate, write, only)
         if not scored: raise ECGError(f"no labelled record that can be used in {', '.join(Path(p).name for p in paths)}: {len(rejected)} rejected, {unlabelled} without a diagnosis")
-        out, truth = results(classifier, scored, n_boot, seed)
+        out, truth = results(classifier, scored, n_boot, seed, classes)
     out |= dict(rejected=rejected, unlabelled=unlabelled)
     if folder is not None: write_evaluation(folder, classifier.card, out, *truth, [r.record_id for r in scored])
     return out
