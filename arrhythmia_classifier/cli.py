@@ -6,7 +6,8 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'HomeOpt', 'ModelOpt', 'AnyModelOpt', 'NameOpt', 'DeviceOpt', 'ThreadsOpt', 'BatchOpt', 'BootOpt', 'MODEL_NAME',
-           'demo', 'train', 'evaluate', 'predict', 'timeline', 'ingest', 'batch', 'promote', 'export', 'main']
+           'demo', 'train', 'evaluate', 'hold_out', 'predict', 'timeline', 'ingest', 'batch', 'promote', 'export',
+           'main']
 
 # %% ../nbs/20_cli.ipynb #e9486b8a
 import json, os, re, sys
@@ -63,6 +64,13 @@ def _loaded(home, model, name, device):
         from arrhythmia_classifier.onnx_export import load_onnx_classifier
         return load_onnx_classifier(model)
     return load_classifier(Home(home), name, device=device, **(dict(version=model) if model.isdigit() else dict(alias=model)))
+
+def _model_first(args, model): # words of a command, value of --model -> model, list of Paths; the first word is a model where it can be no source
+    first, more = args[0], len(args) > 1
+    if (Path(first)/"card.json").is_file() or first.endswith(".onnx") or more and not Path(first).exists():
+        if not more: raise BadArgument("DATA", "at least one source after the model", first)
+        return first, [Path(a) for a in args[1:]]
+    return model, [Path(a) for a in args]
 
 # %% ../nbs/20_cli.ipynb #19051949
 @app.command()
@@ -150,7 +158,8 @@ def _home(home): return f" --home {home}" if home else ""
 
 # %% ../nbs/20_cli.ipynb #5adff4c0
 @app.command()
-def evaluate(records: SourceArg, model: ModelOpt = "champion", to: Annotated[Optional[Path], typer.Option("--out", help="Folder for metrics.json, predictions.jsonl and report.html.")] = None,
+def evaluate(args: Annotated[list[str], typer.Argument(metavar="[MODEL] DATA...", help="Labelled records: folders, packs, Delta tables, CSVs of labels; before them a model, as for --model.", show_default=False)],
+             model: ModelOpt = "champion", to: Annotated[Optional[Path], typer.Option("--out", help="Folder for metrics.json, predictions.parquet, report.html and MODEL_CARD.md.")] = None,
              n_boot: BootOpt = 1000, seed: SeedOpt = 0, rate: RateOpt = None,
              threads: ThreadsOpt = 1, device: DeviceOpt = None, name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
     """Metrics with intervals of a classifier on labelled records that it was not trained on.
@@ -158,15 +167,40 @@ def evaluate(records: SourceArg, model: ModelOpt = "champion", to: Annotated[Opt
     \b
     Examples:
       arrhythmia evaluate test_records
-      arrhythmia evaluate test_records --model runs/a/classifier --out report
+      arrhythmia evaluate runs/a/classifier test_records --out report
+      arrhythmia evaluate champion hospital_a hospital_b --out report
     """
-    from arrhythmia_classifier.jobs import evaluate_job, score_lines
+    from arrhythmia_classifier.evaluation import evaluate_job, evaluation_lines
+    from arrhythmia_classifier.jobs import score_lines
+    model, records = _model_first(args, model)
     _threads(threads); m = evaluate_job(_load(home, model, name, device, threads), records, n_boot, seed, rate, to)
     if as_json: return out(m)
-    for l in score_lines(m): out(l)
-    if m["codes_without_class"]: out("codes that the classifier has no class for: " + ", ".join(f"{name_of(c)} {n}" for c, n in m["codes_without_class"].items()))
-    if m["rejected"] or m["unlabelled"]: out(f"{len(m['rejected'])} records rejected, {m['unlabelled']} without a diagnosis")
+    for l in score_lines(m) + evaluation_lines(m): out(l)
     if to: out(f"report  {to/'report.html'}")
+
+# %% ../nbs/20_cli.ipynb #29417757
+@app.command("hold-out")
+def hold_out(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run whose records come from several sources (folders of one corpus); its settings are used again.", show_default=False)],
+             to: Annotated[Optional[Path], typer.Option("--out", help="Folder for a run each source, sources.json and report.html [default: RUN/held-out]; where some are done, the others follow.")] = None,
+             n_boot: BootOpt = 1000, threads: ThreadsOpt = 1, device: DeviceOpt = None, as_json: JsonOpt = False):
+    """Train a run again without each of its sources in turn, and score that source: what to expect in a place that nobody has trained on.
+
+    \b
+    Examples:
+      arrhythmia hold-out arrhythmia-home/runs/20260101-120000
+    """
+    from arrhythmia_classifier.core import read_json
+    from arrhythmia_classifier.held_out import leave_one_source_out_job
+    from arrhythmia_classifier.jobs import TrainSettings
+    from arrhythmia_classifier.report import interval
+    from arrhythmia_classifier.train import Interrupted
+    if not (run/"settings.json").is_file(): raise BadArgument("RUN", "the folder of a training run", str(run))
+    _threads(threads); to = to or run/"held-out"
+    try: r = leave_one_source_out_job(TrainSettings(**read_json(run/"settings.json")), to, device=device, n_boot=n_boot, say=say)
+    except Interrupted as e: say(f"{e}; the same command goes on"); raise typer.Exit(1)
+    if as_json: return out(r)
+    for s in r["sources"]: out(f"without {s['source']:<24}{s['n_records']:>8,} records  ROC-AUC {interval(s, 'auc')}  {s['n_classes']} findings")
+    out(f"report  {to/'report.html'}")
 
 # %% ../nbs/20_cli.ipynb #ba4f51d6
 @app.command()

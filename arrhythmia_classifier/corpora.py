@@ -6,8 +6,8 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/corpora.html.md"""
 
 # %% auto #0
 __all__ = ['CHALLENGE_FOLDER', 'KEYS', 'LABELS', 'MAX_FOLD', 'CPSC_CODES', 'HEART_AXIS', 'Layout', 'read_rows', 'find_corpus',
-           'split_codes', 'load_entry', 'CorpusDataset', 'Folder', 'scan_matlab', 'open_folder', 'stream_folder',
-           'official_split']
+           'corpus_of', 'split_codes', 'load_entry', 'CorpusDataset', 'Folder', 'scan_matlab', 'open_folder',
+           'stream_folder', 'official_split']
 
 # %% ../nbs/04b_corpora.ipynb #9d327375
 import csv, os, re
@@ -95,7 +95,9 @@ def _files(folder, ending): # yields paths below a folder, any order; in linked 
 def _matlab_only(path): # MATLAB files and no header at all; the first header ends the search
     return not any(_files(path, ".hea")) and any(_files(path, ".mat"))
 
-def _source(where, layout): # of a record: the first folder between the corpus's and its own that is no mere number
+def corpus_of(where, layout:Layout # header of a record, and what `find_corpus` says of the place
+             )->str:
+    "The corpus or hospital of a record where several lie together: the first folder between theirs and its own that is no mere number."
     if layout.name not in ("challenge", "matlab", "wfdb", "table"): return layout.name
     try: parts = Path(where).relative_to(layout.root).parts[:-1]
     except ValueError: return ""
@@ -288,7 +290,7 @@ def open_folder(path:str|Path,        # a folder of any layout, a CSV of labels 
     where = _folder_of_rate(layout, rate, fs)
     matlab = layout.name in ("cpsc2018", "matlab") or layout.table is not None and _matlab_only(where)
     entries, rejected = (scan_matlab if matlab else scan)(where)
-    entries = [replace(e, source=e.source or _source(e.where, layout)) for e in entries]
+    entries = [replace(e, source=e.source or corpus_of(e.where, layout)) for e in entries]
     about = dict(name=layout.name) | (dict(rate=int(where.name[7:])) if where != layout.root else {})
     if layout.table:
         tables = sorted(layout.root.glob("*/" + layout.table.name)) if layout.table.parent != layout.root else [layout.table]

@@ -19,6 +19,7 @@ from .core import BadRecord, ECGError, atomic_path, write_json
 from .dataset import Augment, Rejected, split_by_patient
 from .decide import sigmoid
 from .delta import ingest, run_batch, scan_records
+from .demo_page import demo_page
 from .explain import save_attention
 from .fit import fit_classifier
 from .jobs import epoch_line, log_fit, score_lines
@@ -26,7 +27,6 @@ from .labels import vocabulary_of
 from .metrics import evaluate
 from .model import ModelConfig
 from .model_card import model_card
-from .report import demo_page
 from .sources import open_corpus
 from .synth import write_synth
 from .tracking import Home, load_classifier, promote

@@ -1,4 +1,4 @@
-"""What the commands do, as functions that take everything as an argument: inspect, train, evaluate
+"""What the commands do, as functions that take everything as an argument: inspect and train (`evaluate` has a [notebook of its own](18c_evaluate.ipynb))
 
 Docs: https://kvnlng.github.io/ArrhythmiaClassifier/jobs.html.md"""
 
@@ -7,11 +7,11 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/jobs.html.md"""
 # %% auto #0
 __all__ = ['VERDICT', 'SYSTEMS', 'RECIPES', 'inspect_line', 'note_kind', 'inspect_summary', 'summary_lines', 'verdict_writer',
            'write_verdicts', 'score_lines', 'TrainSettings', 'train_datasets', 'settings_of', 'log_fit', 'epoch_line',
-           'train_job', 'answered', 'labelled_stream', 'evaluate_job']
+           'train_job']
 
 # %% ../nbs/19a_jobs.ipynb #3657e1a0
 import csv, json, shutil, time
-from collections import Counter, deque
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from .classifier import Classifier
-from .core import BadArgument, ECGError, atomic_path, progress, read_json, write_json
+from .core import BadArgument, ECGError, atomic_path, read_json, write_json
 from .corpora import official_split
 from .dataset import Augment, Rejected, rejection
 from .decide import Thresholds
@@ -29,15 +29,12 @@ from .labels import SCP, VOCABULARIES, name_of, vocabulary_of
 from .loss import loss_of
 from .metrics import evaluate
 from .model import ModelConfig
-from .model_card import model_card
 from .pack import is_pack
 from .quality import quality
 from .ranks import join_ranks
-from .recording import read_or_open
-from .report import evaluation, plot_history, write_report
-from .sources import open_corpus, stream
+from .report import plot_history
+from .sources import open_corpus
 from .splits import kept_split, load_manifest, split
-from .timeline import predict_all
 from .tracking import MODEL, Home, log_training
 from .train import TrainConfig
 
@@ -308,48 +305,4 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
         say("registering …")
         v = log_fit(home, folder/"classifier", asdict(s), f.history, dict(valid=m, calibration=f.classifier.card.metrics["calibration"]), s.name)
         out |= dict(name=v["name"], version=v["version"], mlflow_run=v["run_id"])
-    return out
-
-# %% ../nbs/19a_jobs.ipynb #4d1cb96b
-def answered(classifier, items, batch_size:int=32):
-    "Yield `(item, prediction)` for each `Record`, `Recording` or `Rejected`, in order; the item comes back without its signal."
-    waiting = deque()
-    def watched():
-        for r in items:
-            waiting.append(r if isinstance(r, Rejected) else (r.record_id, r.codes, r.patient_id, r.age, r.sex)); yield r
-    for p in predict_all(classifier, watched(), batch_size): yield waiting.popleft(), p
-
-def labelled_stream(path, vocab, rate=None, fs=None): # `stream`, with codes of the system that a vocabulary speaks, where the corpus has both
-    if is_pack(path) or is_delta(path): return stream(path)
-    if not any(c in SCP for l in vocab for c in l.codes): return stream(path, "snomed", rate, fs, read_or_open)
-    try: return stream(path, "scp", rate, fs, read_or_open)
-    except BadArgument: return stream(path, "auto", rate, fs, read_or_open)             # no SCP statements there: codes without a class are counted
-
-def evaluate_job(classifier:Classifier,
-                 data,                    # labelled records: any source
-                 n_boot:int=1000, seed:int=0,
-                 rate:int|None=None,      # 100 or 500, of a PTB-XL folder that holds both; None: what fits the classifier
-                 folder=None,             # for metrics.json, predictions.jsonl and report.html
-                )->dict:                  # of `metrics.evaluate`, with rejected and unlabelled records
-    "Metrics with intervals of a classifier on labelled records; nothing is fitted here."
-    y, p, ids, groups, lines, rejected, unlabelled, unknown, seen = [], [], [], [], [], {}, 0, Counter(), set()
-    for item, q in progress(answered(classifier, labelled_stream(data, classifier.vocab, rate, classifier.card.fs)), "evaluate", unit="rec"):
-        lines.append(q.to_dict())
-        if q.record_id in seen: rejected[f"{q.record_id} (again)"] = ["duplicate_id", "came before in this source"]; continue
-        seen.add(q.record_id)
-        if q.status != "ok": rejected[q.record_id] = [q.reason, q.detail]; continue
-        record_id, codes, patient, *_ = item
-        if not codes: unlabelled += 1; continue
-        unknown.update(classifier.vocab.unknown(codes))
-        y.append(classifier.vocab.encode(codes)); p.append(list(q.probabilities.values())); ids.append(record_id)
-        groups.append(f"patient {patient}" if patient else f"record {record_id}")
-    if not ids: raise ECGError(f"no labelled record that can be used in {Path(data).name}: {len(rejected)} rejected, {unlabelled} without a diagnosis")
-    y, p = np.array(y), np.array(p)
-    if not y.any(): raise ECGError(f"no record in {Path(data).name} has one of the classifier's classes; its codes are {', '.join(c for c, _ in unknown.most_common(3))} …")
-    out = evaluate(y, p, classifier.vocab, classifier.thresholds, groups, n_boot, seed=seed)
-    out |= dict(rejected=rejected, unlabelled=unlabelled, codes_without_class=dict(unknown.most_common()))
-    if folder is not None:
-        folder = Path(folder); write_json(folder/"metrics.json", out)
-        with atomic_path(folder/"predictions.jsonl") as part: part.write_text("".join(json.dumps(l) + "\n" for l in lines), encoding="utf-8")
-        write_report(folder/"report.html", "Evaluation", *evaluation(out, y, p, classifier.vocab, ids=ids), *model_card(classifier.card, out))
     return out

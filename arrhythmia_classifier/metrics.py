@@ -56,9 +56,9 @@ def _rates(tp, pos, hits, n): # weighted counts of one shape -> name -> rates
     with np.errstate(invalid="ignore", divide="ignore"):
         return dict(f1=2*tp/(pos + hits), sensitivity=tp/pos, specificity=(n - pos - hits + tp)/(n - pos), ppv=tp/hits)
 
-def scorer(y, p, thresholds): # `(N, C)` twice, `(C,)`
+def scorer(y, p, hit): # truth, scores, decisions, `(N, C)` each
     "A function of weights `(R, N)` that gives every metric by class, name -> `(R, C)`, and over all decisions pooled, name -> `(R,)`."
-    y, hit, (N, C) = y > .5, p >= thresholds, y.shape
+    y, (N, C) = y > .5, y.shape
     each = [ranker(y[:, c], p[:, c]) for c in range(C)]; pooled = ranker(y.ravel(), p.ravel(), np.repeat(np.arange(N), C))
     def score(w):
         rank = np.stack([r(w) for r in each], 2); w = np.asarray(w, float)
@@ -78,13 +78,16 @@ def evaluate(y:np.ndarray,          # 0 or 1, `(N, C)`
              n_boot:int=1000,       # resamples
              level:float=.9,        # of the percentile intervals
              seed:int=0,
+             hit=None,              # decisions `(N, C)`, where they are more than one threshold a class; None: `p >= thresholds`
             )->dict:                # JSON-able: `classes`, `macro`, `micro`, `skipped`, `n_records`, `n_groups`, `level`, `n_boot`
     "Per-class, macro and micro metrics with intervals by bootstrap over patients."
     y, p = np.asarray(y), np.asarray(p, float)
     if n_boot < 1: raise BadArgument("n_boot", "at least 1", n_boot)
     if y.shape != p.shape or y.shape[1:] != (len(vocab),) or not len(y): raise BadArgument("y and p", f"of one shape (N, {len(vocab)})", (y.shape, p.shape))
     groups = np.arange(len(y)) if groups is None else groups; thresholds = np.broadcast_to(thresholds, len(vocab))
-    score = scorer(y, p, thresholds); step = max(1, 4_000_000 // y.size); rng = np.random.default_rng(seed)       # a bound on memory
+    hit = p >= thresholds if hit is None else np.asarray(hit, bool)
+    if hit.shape != y.shape: raise BadArgument("hit", f"of the shape {y.shape}", hit.shape)
+    score = scorer(y, p, hit); step = max(1, 4_000_000 // y.size); rng = np.random.default_rng(seed)       # a bound on memory
     draws = [score(bootstrap_weights(groups, min(step, n_boot - i), rng)) for i in range(0, n_boot, step)]
     (point, micro_point), (boot, micro_boot) = score(np.ones((1, len(y)))), ({k: np.concatenate([d[j][k] for d in draws]) for k in draws[0][j]} for j in (0, 1))
     point = {k: v[0] for k, v in point.items()}
