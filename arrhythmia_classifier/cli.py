@@ -65,13 +65,6 @@ def _loaded(home, model, name, device):
         return load_onnx_classifier(model)
     return load_classifier(Home(home), name, device=device, **(dict(version=model) if model.isdigit() else dict(alias=model)))
 
-def _model_first(args, model): # words of a command, value of --model -> model, list of Paths; the first word is a model where it can be no source
-    first, more = args[0], len(args) > 1
-    if (Path(first)/"card.json").is_file() or first.endswith(".onnx") or more and not Path(first).exists():
-        if not more: raise BadArgument("DATA", "at least one source after the model", first)
-        return first, [Path(a) for a in args[1:]]
-    return model, [Path(a) for a in args]
-
 # %% ../nbs/20_cli.ipynb #19051949
 @app.command()
 def demo(data: Annotated[Optional[Path], typer.Option(help="Real records instead of synthetic ones: any folder, pack or table.")] = None,
@@ -159,7 +152,7 @@ def _home(home): return f" --home {home}" if home else ""
 # %% ../nbs/20_cli.ipynb #5adff4c0
 @app.command()
 def evaluate(args: Annotated[list[str], typer.Argument(metavar="[MODEL] DATA...", help="Labelled records: folders, packs, Delta tables, CSVs of labels; before them a model, as for --model.", show_default=False)],
-             model: ModelOpt = "champion", to: Annotated[Optional[Path], typer.Option("--out", help="Folder for metrics.json, predictions.parquet, report.html and MODEL_CARD.md.")] = None,
+             model: AnyModelOpt = None, to: Annotated[Optional[Path], typer.Option("--out", help="Folder for metrics.json, predictions.parquet, report.html and MODEL_CARD.md.")] = None,
              n_boot: BootOpt = 1000, seed: SeedOpt = 0, rate: RateOpt = None,
              threads: ThreadsOpt = 1, device: DeviceOpt = None, name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
     """Metrics with intervals of a classifier on labelled records that it was not trained on.
@@ -168,6 +161,7 @@ def evaluate(args: Annotated[list[str], typer.Argument(metavar="[MODEL] DATA..."
     Examples:
       arrhythmia evaluate test_records
       arrhythmia evaluate runs/a/classifier test_records --out report
+      arrhythmia evaluate ptbxl my_records --out report
       arrhythmia evaluate champion hospital_a hospital_b --out report
     """
     from arrhythmia_classifier.evaluation import evaluate_job, evaluation_lines
