@@ -108,8 +108,8 @@ def corpus_finder(path): # any source
 
 # %% ../nbs/18c_evaluate.ipynb #9f474d64
 _text = pa.list_(pa.string())
-ROWS = pa.schema([("record_id", pa.string()), ("source", pa.string()), ("status", pa.string()), ("reason", pa.string()), ("detail", pa.string()), ("labels", _text), ("snomed", _text),
-                  ("truth", _text), ("probabilities", pa.map_(pa.string(), pa.float64())), ("unlike", pa.float64()), ("warning", pa.string())])
+ROWS = pa.schema([*((k, pa.string()) for k in ("record_id", "source", "status", "reason", "detail")), *((k, _text) for k in ("labels", "snomed", "truth")),
+                  ("probabilities", pa.map_(pa.string(), pa.float64())), ("unlike", pa.float64()), ("warning", pa.string())])
 
 @contextmanager
 def predictions_writer(path,           # of the Parquet file, or None for nowhere
@@ -121,7 +121,8 @@ def predictions_writer(path,           # of the Parquet file, or None for nowher
     with atomic_path(path) as part, pq.ParquetWriter(part, ROWS) as out:
         def flush(): out.write_table(pa.Table.from_pylist(rows, schema=ROWS)); rows.clear()
         def write(q, source, truth):
-            d = q.to_dict(); rows.append({k: d.get(k) for k in ROWS.names} | dict(record_id=q.record_id, source=source, truth=list(truth) if truth is not None else None, probabilities=list(q.probabilities.items()) if q.probabilities else None))
+            d = q.to_dict(); said = dict(record_id=q.record_id, source=source, truth=None if truth is None else list(truth), probabilities=list(q.probabilities.items()) or None)
+            rows.append({k: d.get(k) for k in ROWS.names} | said)
             if len(rows) >= chunk: flush()
         yield write
         if rows: flush()
@@ -139,21 +140,26 @@ def source_names(paths)->dict: # name -> path
         if len(set(names)) == len(names): return dict(zip(names, paths))
     raise BadArgument("data", "different sources", [str(p) for p in paths])
 
-def gather(classifier:Classifier, sources:dict, rate=None, write=lambda q, source, truth: None, only=None)->tuple: # `source_names`, see `evaluate_job`, of `predictions_writer`, a corpus
+def gather(classifier:Classifier,
+           sources:dict,                            # of `source_names`
+           rate:int|None=None,                      # see `evaluate_job`
+           write=lambda q, source, truth: None,     # of `predictions_writer`
+           only:str|None=None,                      # a corpus or hospital
+          )->tuple:
     "Go through the sources once: `Scored`s, rejections (record -> reason, detail), number of records without a diagnosis."
     scored, rejected, unlabelled, several = [], {}, 0, len(sources) > 1
     for name, path in sources.items():
         seen, corpus = set(), corpus_finder(path); key = (lambda i: f"{name}/{i}") if several else str
-        items = (r for r in labelled_stream(path, classifier.vocab, rate, classifier.card.fs) if only is None or isinstance(r, Rejected) or corpus(r.record_id, getattr(r, "source", "")) == only)
-        for item, q in progress(answered(classifier, items), name, unit="rec"):
+        wanted = lambda r: only is None or isinstance(r, Rejected) or corpus(r.record_id, getattr(r, "source", "")) == only
+        for item, q in progress(answered(classifier, filter(wanted, labelled_stream(path, classifier.vocab, rate, classifier.card.fs))), name, unit="rec"):
             write(q, name, getattr(item, "codes", None))
             if q.record_id in seen: rejected[f"{key(q.record_id)} (again)"] = ["duplicate_id", "came before in this source"]; continue
             seen.add(q.record_id)
             if q.status != "ok": rejected[key(q.record_id)] = [q.reason, q.detail]; continue
             if not item.codes: unlabelled += 1; continue
             group = f"{name}: patient {item.patient_id}" if item.patient_id else f"{name}: record {item.record_id}"; on = set(q.labels)
-            scored.append(Scored(name, corpus(item.record_id, item.where) or name, key(item.record_id), item.codes, group, item.age, item.sex, np.array(list(q.probabilities.values())),
-                                 np.array([c in on for c in classifier.vocab.codes]), q.unlike, q.warning))
+            p, hit = np.array(list(q.probabilities.values())), np.array([c in on for c in classifier.vocab.codes])
+            scored.append(Scored(name, corpus(item.record_id, item.where) or name, key(item.record_id), item.codes, group, item.age, item.sex, p, hit, q.unlike, q.warning))
     return scored, rejected, unlabelled
 
 # %% ../nbs/18c_evaluate.ipynb #dcdb3dfe
@@ -177,12 +183,14 @@ def results(classifier:Classifier, scored, n_boot:int, seed:int, classes=None)->
     card, native = classifier.card, np.stack([r.p for r in scored]); labels, m, codes, absent = compared(classifier.vocab, [r.codes for r in scored])
     if classes is not None: m = m.only([m.vocab.codes.index(c) for c in classes])
     vocab = m.vocab
-    y, p, hit, raw = np.stack([vocab.encode(c) for c in codes]), m(native), m(np.stack([r.hit for r in scored])), before_calibration(classifier, native); raw = None if raw is None else m(raw)
-    unknown = Counter(c for cs in codes for c in vocab.unknown(cs)); groups = np.array([r.group for r in scored]); at = np.array([classifier.thresholds[k[0]] if len(k) == 1 else np.nan for k in m.members])
+    on = np.stack([r.hit for r in scored]); y, p, hit = np.stack([vocab.encode(c) for c in codes]), m(native), m(on)
+    raw = before_calibration(classifier, native); raw = None if raw is None else m(raw)
+    unknown = Counter(c for cs in codes for c in vocab.unknown(cs)); groups = np.array([r.group for r in scored])
+    at = np.array([classifier.thresholds[k[0]] if len(k) == 1 else np.nan for k in m.members])
     if not y.any(): raise ECGError(f"no record has one of the classifier's classes; their codes are {', '.join(c for c, _ in unknown.most_common(3))} …")
     def scores(i): return evaluate(y[i], p[i], vocab, at, groups[i], n_boot, seed=seed, hit=hit[i])
     out = scores(slice(None)) | dict(labels=labels, mapping=dict(unmapped=list(m.unmapped), absent=absent) if labels.endswith("mapped to snomed") else {})
-    out["challenge"] = challenge_score(codes, np.stack([r.hit for r in scored]), classifier.vocab, groups, n_boot, seed=seed) if challenge_columns(classifier.vocab).any() else {}
+    out["challenge"] = challenge_score(codes, on, classifier.vocab, groups, n_boot, seed=seed) if challenge_columns(classifier.vocab).any() else {}
     out["calibration"], out["subgroups"] = calibration_result(y, p, vocab, raw), grouped(scored, y, p, vocab, n_boot, seed)
     sources = list(dict.fromkeys(r.source for r in scored)); of = np.array([r.source for r in scored])
     out["sources"] = held_out_sources({s: scores(of == s) for s in sources}) if len(sources) > 1 else {}
@@ -193,10 +201,12 @@ def results(classifier:Classifier, scored, n_boot:int, seed:int, classes=None)->
 def write_evaluation(folder, card, out:dict, y, p, vocab, raw, ids)->None: # of `results`; record ids
     "metrics.json, report.html and MODEL_CARD.md."
     folder = Path(folder); c = out["calibration"]; flat = lambda rows, *without: [{k: v for k, v in r.items() if k not in without} for r in rows]
-    more = dict(subgroups=subgroup_rows(out["subgroups"]), external=flat(out["sources"]["sources"], "skipped") if out["sources"] else None, conformal=flat(out["conformal"], "classes", "over_missed", "over_false_alarms", "judged"),
+    more = dict(subgroups=subgroup_rows(out["subgroups"]), external=flat(out["sources"]["sources"], "skipped") if out["sources"] else None,
+                conformal=flat(out["conformal"], "classes", "over_missed", "over_false_alarms", "judged"),
                 calibration={f"{k} calibration": c[k] for k in ("before", "after") if c[k]} if c else None, unlike=out["unlike"])
     write_json(folder/"metrics.json", out); name = card.name + (f" {card.version}" if card.version else "")
-    lead = f"{out['n_records']:,} records of {out['n_groups']:,} patients" + (f" from {len(out['sources']['sources'])} sources" if out["sources"] else "") + f", compared in {LABELS.get(out['labels'], 'the words that classifier and records share')}."
+    lead = f"{out['n_records']:,} records of {out['n_groups']:,} patients" + (f" from {len(out['sources']['sources'])} sources" if out["sources"] else "")
+    lead += f", compared in {LABELS.get(out['labels'], 'the words that classifier and records share')}."
     with atomic_path(folder/"MODEL_CARD.md") as part: part.write_text(model_card_markdown(card, out, **more), encoding="utf-8")
     write_report(folder/"report.html", f"Evaluation of {name}", *evaluation_sections(out, y, p, vocab, raw, ids), *model_card(card, out, **more), lead=lead)
 
@@ -207,13 +217,15 @@ def evaluate_job(classifier:Classifier,
                  folder=None,             # for metrics.json, predictions.parquet, report.html and MODEL_CARD.md
                  only:str|None=None,      # a corpus or hospital in the sources: its records alone; what can't be read may be anybody's, and is named
                  classes=None,            # codes of the classes to score, in this order; None: all that can be compared
-                )->dict:                  # JSON-able: of `metrics.evaluate`, and labels, mapping, challenge, calibration, subgroups, sources, conformal, unlike, rejected, unlabelled, codes_without_class
+                )->dict:                  # JSON-able: of `metrics.evaluate`, and labels, mapping, challenge, calibration, subgroups, sources, conformal, unlike,
+                                          # rejected, unlabelled, codes_without_class
     "Metrics with intervals of a classifier on labelled records; nothing is fitted here."
     paths = list(data) if isinstance(data, (list, tuple)) else [data]
     if not paths: raise BadArgument("data", "at least one source", data)
     with predictions_writer(folder and Path(folder)/"predictions.parquet") as write:
         scored, rejected, unlabelled = gather(classifier, source_names(paths), rate, write, only)
-        if not scored: raise ECGError(f"no labelled record that can be used in {', '.join(Path(p).name for p in paths)}: {len(rejected)} rejected, {unlabelled} without a diagnosis")
+        where = ", ".join(Path(p).name for p in paths)
+        if not scored: raise ECGError(f"no labelled record that can be used in {where}: {len(rejected)} rejected, {unlabelled} without a diagnosis")
         out, truth = results(classifier, scored, n_boot, seed, classes)
     out |= dict(rejected=rejected, unlabelled=unlabelled)
     if folder is not None: write_evaluation(folder, classifier.card, out, *truth, [r.record_id for r in scored])
@@ -224,10 +236,12 @@ def evaluation_lines(m:dict # of `evaluate_job`
                     )->list: # lines of text
     "The rest of an evaluation, for a terminal."
     c, u, out = m["challenge"], m["unlike"], []; names = lambda codes: ", ".join(map(name_of, codes[:6])) + (f" and {len(codes) - 6} more" if len(codes) > 6 else "")
-    if m["mapping"]: out.append(f"labels {m['labels']}: {len(m['classes'])} findings that both sides have; " + f"without a SNOMED-CT class {names(m['mapping']['unmapped']) or 'none'}; in no record {names(m['mapping']['absent']) or 'none'}")
+    if m["mapping"]: out.append(f"labels {m['labels']}: {len(m['classes'])} findings that both sides have; "
+                                f"without a SNOMED-CT class {names(m['mapping']['unmapped']) or 'none'}; in no record {names(m['mapping']['absent']) or 'none'}")
     if c: out.append(f"Challenge score {c['score']:.3f} ({c['score_low']:.3f} to {c['score_high']:.3f})")
     if m["calibration"]: out.append("calibration error " + ", ".join(f"{m['calibration'][k]['ece']:.3f} {k}" for k in ("before", "after") if m["calibration"][k]) + " calibration")
-    for s in m["sources"]["sources"] if m["sources"] else (): out.append(f"  {s['source']}: {s['n_records']} records, {s['n_classes']} findings scored, ROC-AUC {interval(s, 'auc')}")
+    for s in m["sources"]["sources"] if m["sources"] else ():
+        out.append(f"  {s['source']}: {s['n_records']} records, {s['n_classes']} findings scored, ROC-AUC {interval(s, 'auc')}")
     for t, r in m["subgroups"].items():
         if few := [g["group"] for g in r["groups"] if g["warning"]]: out.append(f"too few to judge, by {t}: {', '.join(few)}")
     if u: out.append(f"{u['flagged']} of {u['n_records']} records are unlike the training data: " + (", ".join(f"{k} {n}" for k, n in u["reasons"].items()) or "none"))

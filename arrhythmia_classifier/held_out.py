@@ -28,8 +28,8 @@ from .subgroups import held_out_sources
 def hold_out_splits(s:TrainSettings, folder # of the runs
                    )->dict: # source -> folder of its run, with split.json
     "Write the split of each run, unless it is there."
-    stored = is_pack(s.data) or is_delta(s.data); entries = open_corpus(s.data, Path(folder)/"cache", *(("auto", None) if stored else (s.system, s.rate)), fs=s.fs).entries; out = {}
-    entries = [e for e in entries if e.codes]; sources = {e.source for e in entries}
+    words = ("auto", None) if is_pack(s.data) or is_delta(s.data) else (s.system, s.rate); out = {}
+    entries = [e for e in open_corpus(s.data, Path(folder)/"cache", *words, fs=s.fs).entries if e.codes]; sources = {e.source for e in entries}
     if len(sources) < 2: raise BadArgument("data", "records of two sources or more (folders of a corpus)", ", ".join(sorted(sources)) or "no source")
     for source, others, test in leave_one_source_out(entries):
         run = out[source] = Path(folder)/(re.sub(r"[^\w.-]+", "_", source) or "unnamed")
@@ -50,12 +50,13 @@ def leave_one_source_out_job(settings:TrainSettings, # data holds several source
     if (folder/"settings.json").is_file() and read_json(folder/"settings.json") != asdict(s): raise BadArgument("folder", "a new one, or one of the same settings", str(folder))
     write_json(folder/"settings.json", asdict(s)); runs = hold_out_splits(s, folder)
     for source, run in runs.items():
-        say(f"without {source}" + (": done before" if (run/"classifier"/"card.json").is_file() else " …"))
-        if not (run/"classifier"/"card.json").is_file(): train_job(replace(s, split=str((run/"split.json").resolve())), run, home, (run/"settings.json").is_file(), device, False, say)
+        done = (run/"classifier"/"card.json").is_file(); say(f"without {source}" + (": done before" if done else " …"))
+        if not done: train_job(replace(s, split=str((run/"split.json").resolve())), run, home, (run/"settings.json").is_file(), device, False, say)
     classifiers = {source: Classifier.load(run/"classifier", device) for source, run in runs.items()}
     classes = [c for c in next(iter(classifiers.values())).vocab.codes if all(c in clf.vocab.codes for clf in classifiers.values())]
     if not classes: raise ECGError("no class is in all runs: too few records, or sources that share no diagnosis")
     results = {source: evaluate_job(clf, s.data, n_boot, s.seed, s.rate, runs[source]/"held-out", source, classes) for source, clf in classifiers.items()}
     out = held_out_sources(results) | dict(classes=classes); write_json(folder/"sources.json", out)
-    write_report(folder/"report.html", "Each source held out once", sources_section(out), lead=f"{len(runs)} classifiers, each trained without one source and scored on it, over {len(classes)} findings that all of them know.")
+    write_report(folder/"report.html", "Each source held out once", sources_section(out),
+                 lead=f"{len(runs)} classifiers, each trained without one source and scored on it, over {len(classes)} findings that all of them know.")
     return out

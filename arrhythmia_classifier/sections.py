@@ -1,4 +1,4 @@
-"""What an evaluation holds besides scores: calibration, decision curves, groups, the Challenge's score, rules that abstain, records unlike the training data, and what was left out; each as numbers and as a section of the report
+"""What an evaluation holds besides scores: calibration, decision curves, groups, rules that abstain, what was left out; as numbers and as sections of the report
 
 Docs: https://kvnlng.github.io/ArrhythmiaClassifier/sections.html.md"""
 
@@ -36,15 +36,18 @@ def calibration_result(y, p,       # truth and calibrated probabilities `(N, C)`
     "Errors of the probabilities, over the findings and by each."
     y = np.asarray(y) > .5; both = y.any(0) & ~y.all(0); known = both if p_raw is None else both & np.isfinite(p_raw).all(0); k = np.flatnonzero(known)
     if not len(k): return {}
-    errors = {n: calibration_errors(y[:, k], q[:, k]) for n, q in (("after", p), ("before", p_raw)) if q is not None}; mean = lambda n: {m: round(errors[n][m], 6) for m in ("ece", "brier")} if n in errors else None
-    rows = [dict(code=vocab.codes[c], abbr=vocab.abbrs[c], n_positive=int(y[:, c].sum()), **{f"{m}_{n}": e[f"{m}_by_class"][i] for n, e in errors.items() for m in ("ece", "brier")}) for i, c in enumerate(k)]
+    errors = {n: calibration_errors(y[:, k], q[:, k]) for n, q in (("after", p), ("before", p_raw)) if q is not None}
+    mean = lambda n: {m: round(errors[n][m], 6) for m in ("ece", "brier")} if n in errors else None
+    each = lambda i: {f"{m}_{n}": e[f"{m}_by_class"][i] for n, e in errors.items() for m in ("ece", "brier")}
+    rows = [dict(code=vocab.codes[c], abbr=vocab.abbrs[c], n_positive=int(y[:, c].sum()), **each(i)) for i, c in enumerate(k)]
     return dict(after=mean("after"), before=mean("before"), classes=rows, not_compared=[vocab.codes[c] for c in np.flatnonzero(both & ~known)])
 
 def calibration_table(r:dict, # of `calibration_result`
                       most:int=10)->Html:
     "The mean, and the findings whose probabilities are farthest off."
     kinds = [("ece", "after"), ("brier", "after")] + ([("ece", "before"), ("brier", "before")] if r["before"] else []); names = dict(ece="Calibration error", brier="Brier score")
-    rows = [["Mean of the findings", None, *[r[n][m] for m, n in kinds]]] + [[name_of(c["code"]), c["n_positive"], *[c[f"{m}_{n}"] for m, n in kinds]] for c in sorted(r["classes"], key=lambda c: -c["ece_after"])[:most]]
+    rows = [["Mean of the findings", None, *[r[n][m] for m, n in kinds]]]
+    rows += [[name_of(c["code"]), c["n_positive"], *[c[f"{m}_{n}"] for m, n in kinds]] for c in sorted(r["classes"], key=lambda c: -c["ece_after"])[:most]]
     left = f" Without those whose logits can't be told from the probabilities: {', '.join(map(name_of, r['not_compared']))}." if r["not_compared"] else ""
     head = [f"{names[m]}{', before' if n == 'before' else ''}" for m, n in kinds]
     return table(["Finding", "Positive", *head], rows, f"Mean over {len(r['classes'])} findings, and those farthest off; all are in metrics.json." + left)
@@ -55,7 +58,8 @@ def decision_figure(y, p, vocab:Vocabulary, most:int=5)->Html:
     y = np.asarray(y); both = [c for c in np.argsort(-y.sum(0), kind="stable") if 0 < y[:, c].sum() < len(y)][:most]
     ax = plot_decision_curve(y[:, both], p[:, both], Vocabulary(vocab.labels[c] for c in both))
     return figure(ax, "Net benefit over the threshold, one curve a finding, with that of calling everybody and of calling nobody",
-                  "Net benefit: right alarms a record, less the false ones at the odds of the threshold. The classifier is of use at thresholds where its curve lies above both the dotted line of its colour (call everybody) and zero (call nobody).")
+                  "Net benefit: right alarms a record, less the false ones at the odds of the threshold. "
+                  "The classifier is of use at thresholds where its curve lies above both the dotted line of its colour (call everybody) and zero (call nobody).")
 
 # %% ../nbs/18b_sections.ipynb #8f793bea
 def subgroup_rows(results:dict # title ("age", "sex", …) -> result of `subgroup_metrics`
@@ -66,26 +70,33 @@ def subgroup_rows(results:dict # title ("age", "sex", …) -> result of `subgrou
 
 def subgroup_section(results:dict)->tuple:
     "Groups as a table and a picture."
-    rows = [[f"{r['by']}: {r['group']}", r["n_patients"], r["n_records"], r["n_classes"], cell(r, "auc"), cell(r, "difference"), r["warning"] or "none"] for r in subgroup_rows(results)]
-    first = next(iter(results.values())); reference = "; ".join(f"{t}: {r['reference']}" for t, r in results.items()); shown = any(g["auc"] is not None for r in results.values() for g in r["groups"])
+    rows = [[f"{r['by']}: {r['group']}", *(r[k] for k in ("n_patients", "n_records", "n_classes")), cell(r, "auc"), cell(r, "difference"), r["warning"] or "none"]
+            for r in subgroup_rows(results)]
+    first = next(iter(results.values())); reference = "; ".join(f"{t}: {r['reference']}" for t, r in results.items())
+    shown = any(g["auc"] is not None for r in results.values() for g in r["groups"])
     return section("For whom is it good", table(["Group", "Patients", "Records", "Findings scored", "Mean ROC-AUC", "Difference", "Warning"], rows,
-        f"A finding is scored in a group that has {first['least']} positives and {first['least']} negatives. The difference from the largest group ({reference}) is over the findings that both can score. Intervals are of {first['level']:.0%}."),
-        *([figure(plot_subgroups(results), "Mean ROC-AUC of every group with its interval; the numbers stand in the table above", "Hollow: the group has a warning.")] if shown else []))
+        f"A finding is scored in a group that has {first['least']} positives and {first['least']} negatives. "
+        f"The difference from the largest group ({reference}) is over the findings that both can score. Intervals are of {first['level']:.0%}."),
+        *([figure(plot_subgroups(results), "Mean ROC-AUC of every group with its interval; the numbers stand in the table above",
+                  "Hollow: the group has a warning.")] if shown else []))
 
 # %% ../nbs/18b_sections.ipynb #e9e3d0d6
 def sources_section(r:dict # of `held_out_sources`
                    )->tuple:
     "Sources side by side."
     rows = [[s["source"], s["n_groups"], s["n_records"], s["n_classes"], cell(s, "auc"), len(s["skipped"])] for s in r["sources"]]; c = r["common"]
-    same = f" Over the {c['n_classes']} findings that all of them can score: mean {c['mean']:.3f}, standard deviation {c['spread']:.3f}." if c["n_classes"] else " No finding can be scored in all of them."
-    return section("Sources", table(["Source", "Patients", "Records", "Findings scored", "Mean ROC-AUC", "Not scored"], rows, f"Lowest: {r['lowest']}." + same))
+    def over(c): return f"Over the {c['n_classes']} findings that all of them can score: mean {c['mean']:.3f}, standard deviation {c['spread']:.3f}."
+    same = over(c) if c["n_classes"] else "No finding can be scored in all of them."
+    return section("Sources", table(["Source", "Patients", "Records", "Findings scored", "Mean ROC-AUC", "Not scored"], rows, f"Lowest: {r['lowest'] or 'none scored'}. {same}"))
 
 # %% ../nbs/18b_sections.ipynb #aac45570
 def challenge_section(r:dict # of `challenge_score`
                      )->tuple:
     "The score with its interval, and the classes that can't earn anything."
-    return section("The Challenge's score", paragraph("The metric of the PhysioNet/CinC Challenge 2021: 1 if every answer is right, 0 for calling everybody sinus rhythm; a confusion that a clinician would forgive costs less."),
-        listing({"Score": f"{r['score']:.3f} ({r['score_low']:.3f} to {r['score_high']:.3f})", "Classes of the 26 that the classifier lacks": ", ".join(map(name_of, r["missing"])) or "none",
+    return section("The Challenge's score", paragraph("The metric of the PhysioNet/CinC Challenge 2021: 1 if every answer is right, 0 for calling everybody sinus rhythm; "
+                                                      "a confusion that a clinician would forgive costs less."),
+        listing({"Score": f"{r['score']:.3f} ({r['score_low']:.3f} to {r['score_high']:.3f})",
+                 "Classes of the 26 that the classifier lacks": ", ".join(map(name_of, r["missing"])) or "none",
                  "Findings of the classifier outside the 26": f"{len(r['ignored'])}, which count for nothing here"}))
 
 # %% ../nbs/18b_sections.ipynb #771eb728
@@ -99,16 +110,20 @@ def conformal_result(limits:dict,  # level -> `Conformal.to_dict`, as a card kee
     y = np.asarray(y) > .5; out = []; share = lambda hit, of: round(float(hit[of].mean()), 6) if of.any() else None
     for d in limits.values():
         a = merge(Conformal.from_dict(d)(p)); rows = conformal_table(y, a, vocab); n_of = lambda r: dict(missed=r["n_positive"], false_alarms=len(y) - r["n_positive"])
-        out.append(dict(alpha=d["alpha"], missed=share(a == ABSENT, y), false_alarms=share(a == PRESENT, ~y), answered=share(a != UNCERTAIN, np.ones_like(y)), records_answered=round(float((a != UNCERTAIN).all(1).mean()), 6),
-                        **{f"over_{k}": [r["code"] for r in rows if n_of(r)[k] >= 10 and r[k] > d["alpha"]] for k in ("missed", "false_alarms")}, judged={k: sum(n_of(r)[k] >= 10 for r in rows) for k in ("missed", "false_alarms")}, classes=rows))
+        judged = {k: [r for r in rows if n_of(r)[k] >= 10] for k in ("missed", "false_alarms")}
+        out.append(dict(alpha=d["alpha"], missed=share(a == ABSENT, y), false_alarms=share(a == PRESENT, ~y), answered=share(a != UNCERTAIN, np.ones_like(y)),
+                        records_answered=round(float((a != UNCERTAIN).all(1).mean()), 6), judged={k: len(v) for k, v in judged.items()},
+                        **{f"over_{k}": [r["code"] for r in v if r[k] > d["alpha"]] for k, v in judged.items()}, classes=rows))
     return sorted(out, key=lambda r: r["alpha"])
 
 def conformal_section(results:list)->tuple:
     "Promise and what came of it, a row a level."
     over = lambda r, k: f"{len(r[f'over_{k}'])} of {r['judged'][k]}"
     rows = [[f"{r['alpha']:g}", r["missed"], over(r, "missed"), r["false_alarms"], over(r, "false_alarms"), r["answered"], r["records_answered"]] for r in results]
-    return section("How often it would better be silent", table(["Risk promised", "Findings missed", "above it", "False alarms", "above it", "Decisions answered", "Records with no open finding"], rows,
-        "Each finding is present, absent or cannot be told. Shares over all decisions; above it: findings whose share is higher than promised, of those with ten records to count, by name in metrics.json. The promise holds for records like those it was fitted on."))
+    head = ["Risk promised", "Findings missed", "above it", "False alarms", "above it", "Decisions answered", "Records with no open finding"]
+    return section("How often it would better be silent", table(head, rows,
+        "Each finding is present, absent or cannot be told. Shares over all decisions; above it: findings whose share is higher than promised, "
+        "of those with ten records to count, by name in metrics.json. The promise holds for records like those it was fitted on."))
 
 # %% ../nbs/18b_sections.ipynb #fc4842e2
 def unlike_result(scores,   # how unlike each record is, 1 is the limit; None where the card says nothing
@@ -120,8 +135,10 @@ def unlike_result(scores,   # how unlike each record is, 1 is the limit; None wh
 
 def unlike_section(r:dict)->tuple:
     "The share flagged, and the reasons."
-    said = paragraph(f"{r['flagged']:,} of {r['n_records']:,} scored records ({r['share']:.1%}) lie outside the training data, of which about 1% does; answers there should not be relied on. Which they are stands in predictions.parquet.")
-    return section("Records unlike the training data", said, *([table(["In which way", "Records"], list(r["reasons"].items()), "The test that each flagged record fails by most")] if r["flagged"] else []))
+    said = paragraph(f"{r['flagged']:,} of {r['n_records']:,} scored records ({r['share']:.1%}) lie outside the training data, of which about 1% does; "
+                     "answers there should not be relied on. Which they are stands in predictions.parquet.")
+    reasons = table(["In which way", "Records"], list(r["reasons"].items()), "The test that each flagged record fails by most")
+    return section("Records unlike the training data", said, *([reasons] if r["flagged"] else []))
 
 # %% ../nbs/18b_sections.ipynb #58e904d3
 LABELS = {"scp": "SCP statements, as classifier and records have them", "snomed": "SNOMED-CT classes, as classifier and records have them",
@@ -131,15 +148,18 @@ def left_out_section(m:dict # of `evaluation.evaluate_job`
                     )->tuple:
     "Records and codes that the scores don't speak of."
     count = lambda d: "; ".join(f"{name_of(k)} {v}" for k, v in d.items()) or "none"; names = lambda codes: ", ".join(map(name_of, codes)) or "none"; mapping = m["mapping"]
-    return section("What was left out", listing({"Records scored": f"{m['n_records']:,}", "Rejected": count(Counter(reason for reason, _ in m["rejected"].values())), "Without a diagnosis": f"{m['unlabelled']:,}", "Compared in": LABELS.get(m["labels"], m["labels"]),
-        "Codes that no finding means": count(m["codes_without_class"]), **({"Findings of the classifier without a SNOMED-CT class": names(mapping["unmapped"]), "Findings that no record here has": names(mapping["absent"])} if mapping else {})}))
+    both = {"Findings of the classifier without a SNOMED-CT class": names(mapping["unmapped"]), "Findings that no record here has": names(mapping["absent"])} if mapping else {}
+    return section("What was left out", listing({"Records scored": f"{m['n_records']:,}", "Rejected": count(Counter(reason for reason, _ in m["rejected"].values())),
+        "Without a diagnosis": f"{m['unlabelled']:,}", "Compared in": LABELS.get(m["labels"], m["labels"]),
+        "Codes that no finding means": count(m["codes_without_class"]), **both}))
 
 def evaluation_sections(m:dict,        # of `evaluation.evaluate_job`
                         y, p, vocab:Vocabulary, # truth and probabilities `(N, C)` of what was scored
                         p_raw=None, ids=None,   # probabilities before calibration; record ids
                        )->list:        # of sections
     "The whole evaluation for a report; what isn't known has no section."
-    (heading, parts), *rest = evaluation(m, y, p, vocab, None if p_raw is None or not np.isfinite(p_raw).all() else p_raw, ids); rest = dict(rest); out = [(heading, (*parts, mean_table(m)) if m["macro"] else parts)]
+    (heading, parts), *rest = evaluation(m, y, p, vocab, None if p_raw is None or not np.isfinite(p_raw).all() else p_raw, ids); rest = dict(rest)
+    out = [(heading, (*parts, mean_table(m)) if m["macro"] else parts)]
     if "Curves" in rest: out.append(section("Curves", *rest["Curves"]))
     if m["calibration"]: out.append(section("Can the probabilities be believed", *rest["Can the probabilities be believed"], calibration_table(m["calibration"])))
     if m["macro"]: out.append(section("Is it of use", decision_figure(y, p, vocab)))
