@@ -34,6 +34,7 @@ class ModelConfig:
     hidden:int=128                    # of the LSTM, each direction
     lstm_layers:int=2
     dropout:float=0.5                 # before the head
+    lstm_dropout:float=0.             # of what goes into the LSTM
 
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels)); object.__setattr__(self, "strides", tuple(self.strides))
@@ -42,7 +43,8 @@ class ModelConfig:
         for k in ("stem_kernel", "kernel"):
             if getattr(self, k) % 2 != 1: raise BadArgument(k, "odd and positive", getattr(self, k))
         if len(self.channels) != len(self.strides): raise BadArgument("strides", f"as many as channels, {len(self.channels)}", self.strides)
-        if not 0 <= self.dropout < 1: raise BadArgument("dropout", "in [0, 1)", self.dropout)
+        for k in ("dropout", "lstm_dropout"):
+            if not 0 <= getattr(self, k) < 1: raise BadArgument(k, "in [0, 1)", getattr(self, k))
 
     @property
     def stem_stride(self)->int:
@@ -74,7 +76,7 @@ class WFDBResNetLSTM(nn.Module):
             for c_in, c_out, stride in zip(widths, c.channels, c.strides) for i in range(c.blocks))
         self.lstm = BiLSTM(c.channels[-1], c.hidden, c.lstm_layers)
         self.attention = AttentionPool(2*c.hidden)
-        self.dropout = nn.Dropout(c.dropout)
+        self.dropout, self.lstm_dropout = nn.Dropout(c.dropout), nn.Dropout(c.lstm_dropout)
         self.head = nn.Linear(2*c.hidden, c.n_classes)
 
     def forward(self,
@@ -86,7 +88,9 @@ class WFDBResNetLSTM(nn.Module):
             x = torch.where(torch.arange(x.shape[2], device=x.device) < lengths.view(-1, 1, 1), x, 0)
         x, n, m = self.stem(x, lengths)
         for block in self.stages: x, n, m = block(x, n, m)
-        x = self.lstm(x.transpose(1, 2), n)
+        x = x.transpose(1, 2)
+        if self.training: x = self.lstm_dropout(x)                     # an exported network has no trace of it: there it would pin the length
+        x = self.lstm(x, n)
         context, weights = self.attention(x, n)
         logits = self.head(self.dropout(context))
         return (logits, weights) if return_attention else logits
