@@ -20,6 +20,7 @@ from arrhythmia_classifier.core import write_json
 from arrhythmia_classifier.evaluation import evaluate_job, mapped_vocabulary
 from arrhythmia_classifier.labels import to_snomed
 from arrhythmia_classifier.metrics import evaluate
+from arrhythmia_classifier.pack import is_pack
 from arrhythmia_classifier.shipped import load_shipped
 from arrhythmia_classifier.sources import open_corpus
 
@@ -29,7 +30,7 @@ def short(row, *keys): return {k: round(row[k], 4) if isinstance(row[k], float) 
 
 def at_home(clf, data, codes, n_boot):
     "Fold 9, over the classes of some codes."
-    corpus = open_corpus(data, None, "scp"); entries = [e for e in corpus.entries if e.fold == 9 and e.codes]; ds = corpus.dataset(entries, clf.vocab, clf.fs)
+    corpus = open_corpus(data, None, "auto" if is_pack(data) else "scp"); entries = [e for e in corpus.entries if e.fold == 9 and e.codes]; ds = corpus.dataset(entries, clf.vocab, clf.fs)
     z = np.concatenate([clf.run([ds[i].signal for i in range(k, min(k + 32, len(ds)))])[0] for k in range(0, len(ds), 32)])
     m = mapped_vocabulary(clf.vocab); m = m.only([m.vocab.codes.index(c) for c in codes]); y = np.stack([m.vocab.encode(to_snomed(e.codes)) for e in entries])
     r = evaluate(y, m(clf.probabilities(z)), m.vocab, .5, [e.group for e in entries], n_boot)

@@ -25,6 +25,7 @@ from arrhythmia_classifier.core import write_json
 from arrhythmia_classifier.decide import Calibration, Thresholds, calibration_errors, sigmoid
 from arrhythmia_classifier.labels import SCP_TASKS, Vocabulary, scp_vocabulary
 from arrhythmia_classifier.metrics import evaluate, ranking
+from arrhythmia_classifier.pack import is_pack
 from arrhythmia_classifier.shipped import load_shipped
 from arrhythmia_classifier.sources import open_corpus
 
@@ -60,7 +61,7 @@ def main():
     a.add_argument("--data", required=True); a.add_argument("--model"); a.add_argument("--fold", type=int, default=9); a.add_argument("--n-boot", type=int, default=1000); a.add_argument("--json", type=Path)
     o = a.parse_args(); clf = Classifier.load(o.model) if o.model else load_shipped("ptbxl"); everything = scp_vocabulary("all")
     if clf.vocab.codes != everything.codes: raise SystemExit("this classifier does not have PTB-XL's 71 statements")
-    corpus = open_corpus(o.data, None, "scp"); entries = [e for e in corpus.entries if e.fold == o.fold and e.codes]; ds = corpus.dataset(entries, everything, clf.fs); begun = time.time()
+    corpus = open_corpus(o.data, None, "auto" if is_pack(o.data) else "scp"); entries = [e for e in corpus.entries if e.fold == o.fold and e.codes]; ds = corpus.dataset(entries, everything, clf.fs); begun = time.time()
     z = []
     for k in range(0, len(ds), 32):
         some = [ds[i] for i in range(k, min(k + 32, len(ds)))]; z.append(clf.run([s.signal for s in some])[0])
