@@ -38,32 +38,7 @@ BootOpt = Annotated[int, typer.Option(min=1, help="Bootstrap resamples.")]
 
 MODEL_NAME = "main.ecg.classifier"
 
-def _threads(n):
-    import torch
-    torch.set_num_threads(n)
-
-def _load(home, model, name, device=None, threads=1): # folder, file, alias or version -> Classifier
-    c = _loaded(home, model, name, device); c.threads = threads
-    return c
-
-def _model_first(words, model): # words of a command line, --model -> (model, paths): a model may stand before the records
-    from arrhythmia_classifier.shipped import shipped
-    first, *rest = map(str, words)
-    known = first.endswith(".onnx") or (Path(first)/"card.json").is_file() or not Path(first).exists() and first in (*shipped(), "champion", "challenger")
-    return (first, [Path(w) for w in rest]) if rest and model is None and known else (model, [Path(w) for w in words])
-
-def _loaded(home, model, name, device):
-    from arrhythmia_classifier.classifier import Classifier
-    from arrhythmia_classifier.shipped import load_shipped, shipped
-    from arrhythmia_classifier.tracking import Home, load_classifier, version_of
-    if model is None and version_of(Home(home), name) is None: say("no champion is registered: this is the shipped classifier ptbxl"); model = "ptbxl"
-    model = model or "champion"
-    if model in shipped() and not (Path(model)/"card.json").is_file(): return load_shipped(model, device)
-    if (Path(model)/"card.json").is_file(): return Classifier.load(model, device)
-    if model.endswith(".onnx"):
-        from arrhythmia_classifier.onnx_export import load_onnx_classifier
-        return load_onnx_classifier(model)
-    return load_classifier(Home(home), name, device=device, **(dict(version=model) if model.isdigit() else dict(alias=model)))
+def _threads(n): import torch; torch.set_num_threads(n)
 
 # %% ../nbs/20_cli.ipynb #19051949
 @app.command()
@@ -164,10 +139,12 @@ def evaluate(args: Annotated[list[str], typer.Argument(metavar="[MODEL] DATA..."
       arrhythmia evaluate ptbxl my_records --out report
       arrhythmia evaluate champion hospital_a hospital_b --out report
     """
+    from arrhythmia_classifier.choose import choose_model, model_first
+    from arrhythmia_classifier.tracking import Home
     from arrhythmia_classifier.evaluation import evaluate_job, evaluation_lines
     from arrhythmia_classifier.jobs import score_lines
-    model, records = _model_first(args, model)
-    _threads(threads); m = evaluate_job(_load(home, model, name, device, threads), records, n_boot, seed, rate, to)
+    model, records = model_first(args, model)
+    _threads(threads); m = evaluate_job(choose_model(model, Home(home), name, device, threads), records, n_boot, seed, rate, to)
     if as_json: return out(m)
     for l in score_lines(m) + evaluation_lines(m): out(l)
     if to: out(f"report  {to/'report.html'}")
@@ -211,10 +188,12 @@ def predict(records: Annotated[list[str], typer.Argument(metavar="[MODEL] RECORD
       arrhythmia predict my_records other/A0001 --json
       arrhythmia predict my_records --model runs/a/classifier
     """
+    from arrhythmia_classifier.choose import choose_model, model_first
+    from arrhythmia_classifier.tracking import Home
     from arrhythmia_classifier.recording import read_or_open
     from arrhythmia_classifier.sources import stream
     from arrhythmia_classifier.timeline import predict_all
-    _threads(threads); model, records = _model_first(records, model); sources = [stream(r, read=read_or_open) for r in records]; c, ok = _load(home, model, name, device, threads), 0
+    _threads(threads); model, records = model_first(records, model); sources = [stream(r, read=read_or_open) for r in records]; c, ok = choose_model(model, Home(home), name, device, threads), 0
     for p in predict_all(c, (r for s in sources for r in s), batch_size):
         ok += p.status == "ok"
         sure = c.at_risk(p, risk) if risk is not None and p.status == "ok" else {}
@@ -240,8 +219,10 @@ def timeline(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One 
       arrhythmia timeline holter/day1
       arrhythmia timeline holter/day1 --out episodes.csv --hop 10
     """
+    from arrhythmia_classifier.choose import choose_model
+    from arrhythmia_classifier.tracking import Home
     from arrhythmia_classifier.timeline import predict_timeline
-    _threads(threads); t = predict_timeline(_load(home, model, name, device, threads), record, window, hop); found = t.episodes(gap, least)
+    _threads(threads); t = predict_timeline(choose_model(model, Home(home), name, device, threads), record, window, hop); found = t.episodes(gap, least)
     if to: t.write(to, gap=gap, least=least)
     if as_json:
         for e in found: out(dict(record=t.record_id, start=e.start, end=e.end, finding=e.code, name=name_of(e.code), mean=round(e.mean, 4), peak=round(e.peak, 4)))
@@ -292,9 +273,10 @@ def batch(records: Annotated[Optional[Path], typer.Option(help="Delta table of r
       arrhythmia batch
       arrhythmia batch --records tables/ecg_records --results tables/ecg_predictions --model 3
     """
+    from arrhythmia_classifier.choose import choose_model
     from arrhythmia_classifier.delta import run_batch
     from arrhythmia_classifier.tracking import Home
-    h = Home(home); _threads(threads); c = _load(home, model, name, threads=threads)
+    h = Home(home); _threads(threads); c = choose_model(model, Home(home), name, threads=threads)
     r = run_batch(records or h.records, results or h.predictions, lambda: c, c.card.name, c.card.version or c.card.sha256[:12], batch_size) | dict(results=str(results or h.predictions))
     if as_json: out(r)
     else:
@@ -340,9 +322,11 @@ def export(model: Annotated[str, typer.Argument(metavar="MODEL", help="As for --
       arrhythmia export runs/a/classifier --to onnx-int8 ecg.onnx --calibrate my_records
       arrhythmia predict my_record --model ecg.onnx
     """
+    from arrhythmia_classifier.choose import choose_model
+    from arrhythmia_classifier.tracking import Home
     from arrhythmia_classifier.onnx_export import export_model
     from arrhythmia_classifier.sources import stream
-    _threads(1); r = export_model(_load(home, model, name), to, dest, stream(calibrate) if calibrate else None)
+    _threads(1); r = export_model(choose_model(model, Home(home), name), to, dest, stream(calibrate) if calibrate else None)
     if as_json: return out(r)
     for k, v in r.items(): out(f"{k:<30}{v}")
 
