@@ -109,9 +109,9 @@ def _model(card):
 
 # %% ../nbs/18a_model_card.ipynb #60f1441c
 def _training(card):
-    t = card.training; shown = {k: v for k, v in t.items() if k not in ("rejected", "codes_without_class", "fingerprint")}; gamma = t.get("gamma"); c = card.metrics.get("calibration", {})
-    return [Part("Training", {"Command": t.get("command"), "Settings chosen by": t.get("chosen_by"), "Class imbalance": None if gamma is None else f"focal loss, gamma {gamma:g}, no resampling" if gamma > 0 else "binary cross-entropy, no resampling",
-                          "Fairness in training": "no measure was taken: age and sex are not used; whether groups fare differently stands under Subgroups", **{f"setting {k}": v for k, v in _flat(shown).items() if k not in ("command", "chosen_by", "gamma")}}),
+    t = card.training; shown = {k: v for k, v in t.items() if k not in ("rejected", "codes_without_class", "fingerprint")}; loss = t.get("loss") or {}; c = card.metrics.get("calibration", {})
+    return [Part("Training", {"Command": t.get("command"), "Settings chosen by": t.get("chosen_by"), "Class imbalance": None if not loss else (f"focal loss, gamma {loss['gamma']:g}" if loss.get("gamma") else "binary cross-entropy" if loss["name"] == "FocalLoss" else loss["name"]) + ", no resampling",
+                          "Fairness in training": "no measure was taken: age and sex are not used; whether groups fare differently stands under Subgroups", **{f"setting {k}": v for k, v in _flat(shown).items() if k not in ("command", "chosen_by", "loss.name")}}),
             Part("Thresholds and calibration", {"Thresholds": f"one a finding, chosen on the validation records for the best {t['threshold_aim']}" if "threshold_aim" in t else None,
                           "Calibration": "logistic of scale × logit + bias, one pair a finding, fitted on the validation records" if any(s != 1 for s in card.calibration["scale"]) else "none: scale 1 everywhere",
                           "Before calibration": _line(c.get("before")), "After calibration": _line(c.get("after")), "Updating": "none: what is evaluated is the artifact of this card"},
