@@ -9,7 +9,7 @@ __all__ = ['EDGES', 'RISKS', 'fingerprint', 'PartLoader', 'as_steps', 'prevalenc
            'fit_classifier']
 
 # %% ../nbs/11a_fit.ipynb #d0631da5
-import hashlib, time
+import hashlib
 from collections import Counter
 from copy import copy
 from dataclasses import asdict, dataclass, replace
@@ -118,7 +118,7 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
     if both := {e.group for e in train.entries} & {e.group for e in valid.entries}:
         raise BadArgument("valid", "without patients of train", f"{len(both)} in both, e.g. {min(both)}")
     if config.compile and train.crop is None and not config.pad_to: config = replace(config, pad_to=tuple(round(e*train.fs) for e in EDGES))
-    seed_everything(config.seed); begun, ranks = time.time(), join_ranks(); part = dict(workers=workers, rank=ranks.rank, world=ranks.world)
+    seed_everything(config.seed); ranks = join_ranks(); part = dict(workers=workers, rank=ranks.rank, world=ranks.world)
     loaders = PartLoader(as_steps(train), batch_size, True, config.seed, passes=passes, **part), PartLoader(as_steps(valid), batch_size, **part); net = start_at_prior(WFDBResNetLSTM(model), train)
     loss = FocalLoss() if loss is None else loss
     t = Trainer(net, loss, *loaders, epoch_scores, config, folder, device=device, on_epoch=on_epoch, parts=[net.stem, *net.stages], prepare=to_millivolt).fit(resume)
@@ -128,7 +128,7 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
                 rejected=dict(Counter(r for r, _ in t.rejected.values())), codes_without_class=dict(train.unknown_codes()),
                 config=asdict(config) | dict(pad_to=list(config.pad_to)), crop=train.crop, augment=asdict(train.augment) if train.augment else None, batch_size=batch_size, passes=passes,
                 loss=dict(name=type(loss).__name__, **{k: getattr(loss, k) for k in ("gamma", "negative", "positive", "margin") if hasattr(loss, k)}),
-                threshold_aim=aim, device=t.device.type, epochs=len(t.history), best_epoch=t.best_row["epoch"], seconds=round(time.time() - begun),
+                threshold_aim=aim, device=t.device.type, epochs=len(t.history), best_epoch=t.best_row["epoch"], seconds=round(t.seconds),
                 processes=ranks.world, waited_for_data=round(sum(r["waited"] for r in t.timing)/max(sum(r["seconds"] for r in t.timing), 1e-9), 4))
     metrics = dict(valid={k: round(v, 6) for k, v in t.best_row.items() if k != "epoch"},
                    calibration=dict(before=calibration_errors(y, sigmoid(z)), after=calibration_errors(y, p)))

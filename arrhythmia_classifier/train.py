@@ -92,6 +92,7 @@ class Trainer:
         self.shadow = copy.deepcopy(self.model).eval().requires_grad_(False) if config.average else None     # the moving average
         self.opt = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True if self.device.type == "cuda" else None)
         self.epoch, self.step, self.sums, self.history, self.rejected, self.best = 0, 0, [0., 0], [], {}, None
+        self.seconds, self._since = 0., time.time()                    # of all the sittings of a run
         self.timing = []     # of this process: seconds, records and seconds waited for data, an epoch
         self._pending, self._weight, self._waited, self._side, self._shapes = [], 1., 0., None, set()
 
@@ -291,7 +292,7 @@ def _end_epoch(self:Trainer):
 # %% ../nbs/10_train.ipynb #5496f263
 @patch
 def _save(self:Trainer):
-    self._settle(); self._saved = time.time()
+    self._settle(); self._saved = time.time(); self.seconds, self._since = self.seconds + self._saved - self._since, self._saved
     for r in self.ranks.gather(self.rejected): self.rejected |= r
     if self.file is None: return
     own = dict(cpu=torch.get_rng_state()) | (dict(cuda=torch.cuda.get_rng_state(self.device)) if self.device.type == "cuda" else {})
@@ -301,7 +302,7 @@ def _save(self:Trainer):
     if self.shadow: t |= {f"average.{k}": v for k, v in self.shadow.state_dict().items()}
     for i, s in self.opt.state_dict()["state"].items(): t |= {f"opt.{i}.{k}": v for k, v in s.items()}
     for r, state in enumerate(states): t |= {f"rng.{k}" + f".{r}"*(r > 0): v for k, v in state.items()}
-    save_checkpoint(self.file, t, dict(epoch=self.epoch, step=self.step, sums=self.sums, history=self.history, rejected=self.rejected, config=asdict(self.config), world=self.ranks.world))
+    save_checkpoint(self.file, t, dict(epoch=self.epoch, step=self.step, sums=self.sums, history=self.history, rejected=self.rejected, config=asdict(self.config), world=self.ranks.world, seconds=self.seconds))
 
 @patch
 def _load(self:Trainer):
@@ -318,3 +319,4 @@ def _load(self:Trainer):
     own = f".{self.ranks.rank}"*(self.ranks.rank > 0); torch.set_rng_state(t["rng.cpu" + own])
     if self.device.type == "cuda" and (state := t.get("rng.cuda" + own)) is not None: torch.cuda.set_rng_state(state, self.device)
     self.epoch, self.step, self.sums, self.history, self.rejected = s["epoch"], s["step"], s["sums"], s["history"], s["rejected"]
+    self.seconds = s.get("seconds", 0.)
