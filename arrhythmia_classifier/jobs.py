@@ -245,7 +245,7 @@ RECIPES = dict(ptbxl=dict(
     epochs=12, passes=4, patience=12,            # 48 random crops of each record; validated twelve times
     average=.999, mixup=.2,
     augment=dict(gain=.2),
-    precision="bf16"))                           # of training steps; 1.7 times as fast on a CPU that has it
+    precision="bf16"))                           # of training steps
 
 def settings_of(recipe:str|None, # a key of `RECIPES`, or None
                 **given          # fields of `TrainSettings`, which go before the recipe's
