@@ -75,7 +75,7 @@ def _verify(model, exported, shapes=SHAPES): # the exported network equals the e
 _members = re.compile(r"(archive_format|archive_version|byteorder|version|\.data/(version|serialization_id)|\.format_version|\.storage_alignment"
                       r"|models/model\.json|data/(weights|constants)/(weight|tensor)_\d+|data/weights/model_weights_config\.json"
                       r"|data/constants/model_constants_config\.json|data/sample_inputs/model\.pt)")
-_aten = ("_assert_tensor_metadata add arange batch_norm bitwise_not cat clone contiguous conv1d div dropout expand flatten floor_divide full gather ge index_select linear logical_not lstm "
+_aten = ("_assert_tensor_metadata add amax arange batch_norm bitwise_not cat clone contiguous conv1d div dropout expand flatten floor_divide full gather ge index_select linear logical_not lstm "
          "lt masked_fill matmul max_pool2d mean mul mul_ new_zeros ones permute relu relu_ reshape scalar_tensor select sigmoid slice softmax squeeze sub sum sym_size to transpose "
          "unsqueeze view view_as where zeros")
 _operators = re.compile(rf"torch\.ops\.aten\.({'|'.join(_aten.split())})\.\w+|_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge|getitem)|torch\.sym_(max|min|not)")

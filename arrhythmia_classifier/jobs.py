@@ -13,7 +13,7 @@ __all__ = ['VERDICT', 'SYSTEMS', 'RECIPES', 'inspect_line', 'note_kind', 'inspec
 import csv, json, shutil, time
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +167,8 @@ class TrainSettings:
     mixup:float=0.               # see `TrainConfig`
     precision:str="float32"      # of training steps: "tf32" on a GPU, "bf16" on a GPU or a CPU with AVX512-BF16 or AMX
     compile:str=""               # "inductor": on a GPU
+    teachers:int=0               # networks that are trained before, each by these settings and another seed, to teach this one, see `taught_by`
+    share:float=.5               # of their answers in the targets
     name:str=MODEL               # three-level name in the registry
 
     def __post_init__(self):
@@ -175,6 +177,8 @@ class TrainSettings:
         if not self.fs > 0: raise BadArgument("fs", "a positive number of Hz", self.fs)
         for k in ("min_count", "batch_size", "passes"):
             if getattr(self, k) < 1: raise BadArgument(k, "at least 1", getattr(self, k))
+        if self.teachers < 0: raise BadArgument("teachers", "at least 0", self.teachers)
+        if not 0 < self.share <= 1: raise BadArgument("share", "in (0, 1]", self.share)
         Thresholds(self.aim); loss_of(self.loss, self.gamma); self.config; self.network(1); self.augmentation                       # raise where they must
         if self.crop is not None and self.crop < 1: raise BadArgument("crop", "at least 1 second", self.crop)
 
@@ -242,7 +246,7 @@ def train_datasets(s:TrainSettings, cache, say=print)->tuple: # (train, valid) d
 RECIPES = dict(ptbxl=dict(
     labels="scp-all", split="official", fs=100., # the published benchmark: all 71 statements, folds 1 to 8 and 9, 100 Hz
     loss="bce", lr=2e-3, batch_size=64, weight_decay=.02,
-    epochs=12, passes=4, patience=12,            # 48 random crops of each record; validated twelve times
+    epochs=8, passes=4,                          # 32 random crops of each record; validated eight times
     average=.999, mixup=.2,
     augment=dict(gain=.2),
     precision="bf16"))                           # of training steps
@@ -291,7 +295,19 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
     same = dict(train=fingerprint(train.entries), valid=fingerprint(valid.entries))
     if started and read_json(folder/"data.json") != same: raise BadArgument("data", "the records that the run began with", same)
     if not ranks.rank: write_json(folder/"data.json", same)
-    f = fit_classifier(train, valid, s.network(len(train.vocab)), s.config, s.batch_size, loss_of(s.loss, s.gamma), s.aim, s.name, folder, started, device, s.workers, s.passes, each)
+    def fit(seed, place, go_on, on_epoch, **kw):
+        return fit_classifier(train, valid, s.network(len(train.vocab)), replace(s.config, seed=seed), s.batch_size, loss_of(s.loss, s.gamma), s.aim, s.name, place, go_on, device,
+                              s.workers, s.passes, on_epoch=on_epoch, **kw)
+    teachers = []
+    for k in range(s.teachers):                                           # on the same records as the student: none of them sees a validation patient
+        place = folder/f"teacher-{k}"
+        if not (place/"classifier").is_dir():
+            say(f"teacher {k + 1} of {s.teachers}"); f = fit(s.seed + k, place, (place/"checkpoint.safetensors").is_file(), lambda row: say(epoch_line(row)))
+            if not ranks.rank: f.classifier.save(place/"classifier")
+            ranks.agreed(None)
+        teachers.append(Classifier.load(place/"classifier"))
+    if teachers: say(f"taught by {s.teachers}")
+    f = fit(s.seed + s.teachers, folder, started, each, teachers=teachers, share=s.share)
     if ranks.rank: return {}
     write_json(folder/"history.json", f.history); write_json(folder/"rejected.json", f.rejected)
     for i, (reason, detail) in list(f.rejected.items())[:5]: say(f"  rejected {i}: {reason}: {detail}")

@@ -1,4 +1,4 @@
-"""The parts of the network: convolutional stem, squeeze-and-excitation, residual block, bidirectional LSTM, attention pooling, none of which sees the padding
+"""The parts of the network: convolutional stem, squeeze-and-excitation, residual block, bidirectional LSTM, pooling, none of which sees the padding
 
 Docs: https://kvnlng.github.io/ArrhythmiaClassifier/layers.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/layers.html.md"""
 
 # %% auto #0
 __all__ = ['ceil_div', 'step_mask', 'masked', 'MaskedBatchNorm1d', 'conv', 'Stem', 'SEBlock', 'BasicBlock1d', 'turned', 'turn',
-           'BiLSTM', 'AttentionPool']
+           'BiLSTM', 'AttentionPool', 'Pool', 'VectorNorm']
 
 # %% ../nbs/06_layers.ipynb #618cb774
 import torch
@@ -106,6 +106,7 @@ class BasicBlock1d(nn.Module):
         self.conv1, self.bn1 = conv(c_in, c_out, kernel, stride), MaskedBatchNorm1d(c_out)
         self.conv2, self.bn2 = conv(c_out, c_out, kernel), MaskedBatchNorm1d(c_out)
         self.se = SEBlock(c_out, reduction)
+        nn.init.zeros_(self.bn2.weight)
         plain = stride == 1 and c_in == c_out
         self.short, self.bns = (None, None) if plain else (conv(c_in, c_out, 1, stride), MaskedBatchNorm1d(c_out))
 
@@ -159,3 +160,22 @@ class AttentionPool(nn.Module):
         if n is not None: s = s.masked_fill(torch.arange(x.shape[1], device=x.device)[None] >= n[:, None], float("-inf"))
         w = s.softmax(1)
         return (w.unsqueeze(1) @ x).squeeze(1), w
+
+class Pool(nn.Module):
+    "Attention's context, the mean and the maximum of the valid steps."
+    def __init__(self, channels:int):
+        super().__init__()
+        self.attention = AttentionPool(channels)
+
+    def forward(self, x, n=None): # `(B, T, C)` -> `(B, 3*C)`, attention weights `(B, T)`
+        context, w = self.attention(x, n)
+        if n is None: return torch.cat([context, x.mean(1), x.amax(1)], 1), w
+        behind = (torch.arange(x.shape[1], device=x.device)[None] >= n[:, None]).unsqueeze(2)
+        return torch.cat([context, x.masked_fill(behind, 0).sum(1) / n[:, None], x.masked_fill(behind, float("-inf")).amax(1)], 1), w
+
+# %% ../nbs/06_layers.ipynb #08cc6959
+class VectorNorm(nn.BatchNorm1d):
+    "Batch norm of one vector a record; a batch of one record is normed by the running statistics."
+    def forward(self, x): # `(B, C)` -> `(B, C)`
+        if not self.training or len(x) > 1: return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0., self.eps)

@@ -1,4 +1,4 @@
-"""`WFDBResNetLSTM`: stem → three SE-ResNet stages → 2-layer BiLSTM → attention pooling → one logit a class
+"""`WFDBResNetLSTM`: stem → three SE-ResNet stages → 2-layer BiLSTM → self-attention pooling → one logit a class
 
 Docs: https://kvnlng.github.io/ArrhythmiaClassifier/model.html.md"""
 
@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .core import BadArgument
-from .layers import AttentionPool, BasicBlock1d, BiLSTM, Stem, masked
+from .layers import BasicBlock1d, BiLSTM, Pool, Stem, VectorNorm, masked
 
 # %% ../nbs/07_model.ipynb #6b3a491c
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ class ModelConfig:
     hidden:int=128                    # of the LSTM, each direction
     lstm_layers:int=2
     dropout:float=0.5                 # before the head
-    lstm_dropout:float=0.             # of what goes into the LSTM
 
     def __post_init__(self):
         object.__setattr__(self, "channels", tuple(self.channels)); object.__setattr__(self, "strides", tuple(self.strides))
@@ -43,8 +42,7 @@ class ModelConfig:
         for k in ("stem_kernel", "kernel"):
             if getattr(self, k) % 2 != 1: raise BadArgument(k, "odd and positive", getattr(self, k))
         if len(self.channels) != len(self.strides): raise BadArgument("strides", f"as many as channels, {len(self.channels)}", self.strides)
-        for k in ("dropout", "lstm_dropout"):
-            if not 0 <= getattr(self, k) < 1: raise BadArgument(k, "in [0, 1)", getattr(self, k))
+        if not 0 <= self.dropout < 1: raise BadArgument("dropout", "in [0, 1)", self.dropout)
 
     @property
     def stem_stride(self)->int:
@@ -75,9 +73,9 @@ class WFDBResNetLSTM(nn.Module):
             BasicBlock1d(c_in if i == 0 else c_out, c_out, stride if i == 0 else 1, c.kernel, c.reduction)
             for c_in, c_out, stride in zip(widths, c.channels, c.strides) for i in range(c.blocks))
         self.lstm = BiLSTM(c.channels[-1], c.hidden, c.lstm_layers)
-        self.attention = AttentionPool(2*c.hidden)
-        self.dropout, self.lstm_dropout = nn.Dropout(c.dropout), nn.Dropout(c.lstm_dropout)
-        self.head = nn.Linear(2*c.hidden, c.n_classes)
+        self.pool = Pool(2*c.hidden + c.channels[-1])
+        self.norm, self.dropout = VectorNorm(3*(2*c.hidden + c.channels[-1])), nn.Dropout(c.dropout)
+        self.head = nn.Linear(self.norm.num_features, c.n_classes)
 
     def forward(self,
                 x,                      # `(B, 12, T)` in mV at `config.fs`
@@ -89,10 +87,9 @@ class WFDBResNetLSTM(nn.Module):
         x, n, m = self.stem(x, lengths)
         for block in self.stages: x, n, m = block(x, n, m)
         x = x.transpose(1, 2)
-        if self.training: x = self.lstm_dropout(x)                     # an exported network has no trace of it: there it would pin the length
-        x = self.lstm(x, n)
-        context, weights = self.attention(x, n)
-        logits = self.head(self.dropout(context))
+        x = torch.cat([self.lstm(x, n), x], 2)                         # waves in their order, and the waves themselves
+        context, weights = self.pool(x, n)
+        logits = self.head(self.dropout(self.norm(context)))
         return (logits, weights) if return_attention else logits
 
 # %% ../nbs/07_model.ipynb #7b53cd1f
@@ -103,7 +100,7 @@ class NoNorm(nn.Module):
 @torch.no_grad()
 def fold_batchnorm(model:WFDBResNetLSTM # in whatever mode; stays as it is
                   )->WFDBResNetLSTM:    # in evaluation mode
-    "A copy whose convolutions do what its batch norms did."
+    "A copy whose convolutions do what their batch norms did; the norm before the head stays."
     dtype = model.head.weight.dtype; out = copy.deepcopy(model).double().eval()
     for part in (out.stem, *out.stages):
         for c, bn in (("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("short", "bns")):

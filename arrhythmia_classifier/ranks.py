@@ -16,6 +16,7 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import nn
 
 # %% ../nbs/09a_ranks.ipynb #ff7f3d2a
@@ -76,6 +77,7 @@ def _norm(bn, weight, total, x, mask=None): # `weight()` of this process's part,
     y = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
     m = y.new_ones(1).expand(x.shape[0], 1, *x.shape[2:]) if mask is None else mask.to(y.dtype)
     s = total(torch.cat([(y*m).sum(dims), m.sum()[None]])*weight()); count = s[-1].detach()
+    if x.ndim == 2 and count < 2: return F.batch_norm(x, bn.running_mean, bn.running_var, bn.weight, bn.bias, False, 0., bn.eps)    # as `VectorNorm` alone
     d = (y - (s[:-1]/count).view(shape))*m
     var = total((d*d).sum(dims)*weight())/count
     with torch.no_grad():

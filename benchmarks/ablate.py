@@ -6,7 +6,8 @@
   python benchmarks/ablate.py --data PTBXL --rows ours,xresnet1d101,bilstm      other networks by the same recipe, see peers.py
 
 Rows are trained with half the width and few passes (`SHORT`), because thirty trainings of the full recipe are days on two cores: they say which way a choice
-points there, not what it is worth after the full recipe. `ours` and the peers have their full size. What the JSON file holds is not trained again,
+points there, not what it is worth after the full recipe. `ours` and the peers have their full size. `no_shortcut`, `no_pooled`, `no_norm` and `no_zero` take one thing
+away that the network has beside the reference architecture, `reference` all four. What the JSON file holds is not trained again,
 so a run can be stopped and gone on with, and rows can be added; one that was interrupted begins anew. Validation is in float32 on whole records (`auc`) and on
 windows as long as the crops, every half of them, logits averaged (`windows`). The score is the last epoch's: nothing is chosen by it.
 `ensemble`: the same for the logits of a row's seeds together; they lie beside the JSON file meanwhile.
@@ -20,31 +21,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from arrhythmia_classifier.collate import to_millivolt
 from arrhythmia_classifier.core import read_json, seed_everything, write_json
 from arrhythmia_classifier.fit import PartLoader, as_steps, prevalence, start_at_prior
 from arrhythmia_classifier.jobs import settings_of, train_datasets
+from arrhythmia_classifier.layers import Pool, VectorNorm
 from arrhythmia_classifier.loss import loss_of
 from arrhythmia_classifier.metrics import epoch_scores
 from arrhythmia_classifier.model import WFDBResNetLSTM
 from arrhythmia_classifier.train import Trainer
 from peers import PEERS, parameters
 
+PARTS = ("shortcut", "pooled", "norm", "zero")
 HALF = dict(stem_channels=16, channels=(32, 64, 128))
-SHORT = dict(epochs=1, passes=6, model=HALF)                       # on top of the recipe
+SHORT = dict(epochs=1, passes=4, model=HALF)                       # on top of the recipe
 FULL = dict(epochs=1, passes=8)                                     # for networks against each other
 ROWS = dict(
     base={}, focal=dict(loss="focal"), asymmetric=dict(loss="asymmetric"),
     no_prior=dict(prior=False),                                     # the head begins at one half for every class
     no_average=dict(average=0.), no_mixup=dict(mixup=0.), mixup_more=dict(mixup=.8),
     no_augmentation=dict(augment=False), no_lead_loss=dict(augment=dict(gain=.2, lead_drop=0.)), no_gain=dict(augment=True),
-    crop_5=dict(crop=5., batch_size=32, passes=3), whole=dict(crop=None, batch_size=16, passes=2),   # as many seconds of signal, as many steps
+    crop_5=dict(crop=5., batch_size=32, passes=2), whole=dict(crop=None, batch_size=16, passes=1),   # as many seconds of signal, as many steps
     cosine=dict(schedule="cosine"), batch_128=dict(batch_size=128), lr_1=dict(lr=1e-3), lr_4=dict(lr=4e-3),
     stem_2=dict(stem_stride=2),                                     # half the steps everywhere
     quarter=dict(model=dict(stem_channels=8, channels=(16, 32, 64))), width_1=dict(model={}),
     dropout_2=dict(model=HALF | dict(dropout=.2)), kernel_5=dict(model=HALF | dict(kernel=5)), no_lstm_2=dict(model=HALF | dict(lstm_layers=1)))
+ROWS |= {f"no_{p}": dict(without=[p]) for p in PARTS} | dict(reference=dict(without=list(PARTS)))
 NETWORKS = dict(ours={}, xresnet1d101=dict(net="xresnet1d101"), bilstm=dict(net="bilstm"))
 
 
@@ -54,10 +59,26 @@ class Strided(WFDBResNetLSTM):
         super().__init__(config); self.stem.stride = stride; self.stem.conv.stride = (stride,)
 
 
-def network(s, train, net, stem_stride, prior):
+class Without(WFDBResNetLSTM):
+    "Ours without the shortcut past the LSTM, mean and maximum beside attention, the norm before the head, or residual blocks that begin at zero."
+    def __init__(self, config, parts):
+        super().__init__(config); self.parts, c = parts, config
+        F = 2*c.hidden + ("shortcut" not in parts)*c.channels[-1]; K = F if "pooled" in parts else 3*F
+        self.pool, self.norm, self.head = Pool(F), nn.Identity() if "norm" in parts else VectorNorm(K), nn.Linear(K, c.n_classes)
+        if "zero" in parts: [nn.init.ones_(b.bn2.weight) for b in self.stages]
+
+    def forward(self, x, lengths=None):
+        x, n, m = self.stem(x, lengths)
+        for block in self.stages: x, n, m = block(x, n, m)
+        x = x.transpose(1, 2); h = self.lstm(x, n)
+        v = self.pool(h if "shortcut" in self.parts else torch.cat([h, x], 2), n)[0]
+        return self.head(self.dropout(self.norm(v[:, :self.head.in_features])))
+
+
+def network(s, train, net, stem_stride, prior, without):
     C = len(train.vocab)
     if net is None:
-        out = WFDBResNetLSTM(s.network(C)) if stem_stride is None else Strided(s.network(C), stem_stride)
+        out = Strided(s.network(C), stem_stride) if stem_stride else Without(s.network(C), without) if without else WFDBResNetLSTM(s.network(C))
         return start_at_prior(out, train) if prior else out
     out, p = PEERS[net](C), prevalence(train)
     with torch.no_grad(): out.head[-1].bias.copy_(torch.from_numpy(np.log(p/(1 - p))))
@@ -75,11 +96,11 @@ def windows(model, loader, n):
 
 
 def run(data, given, seed):
-    given = dict(given); net, stride, prior = given.pop("net", None), given.pop("stem_stride", None), given.pop("prior", True)
+    given = dict(given); net, stride, prior = given.pop("net", None), given.pop("stem_stride", None), given.pop("prior", True); without = given.pop("without", ())
     s = settings_of("ptbxl", data=str(Path(data).resolve()), seed=seed, **given); begun = time.time()
     train, valid = train_datasets(s, None, lambda *_: None); seed_everything(seed)
     loaders = PartLoader(as_steps(train), s.batch_size, True, seed, passes=s.passes), PartLoader(as_steps(valid), 64)
-    t = Trainer(network(s, train, net, stride, prior), loss_of(s.loss, s.gamma), *loaders, epoch_scores, s.config, device="cpu", prepare=to_millivolt).fit()
+    t = Trainer(network(s, train, net, stride, prior, without), loss_of(s.loss, s.gamma), *loaders, epoch_scores, s.config, device="cpu", prepare=to_millivolt).fit()
     y, z, _ = t.predict(loaders[1]); row = dict(auc=epoch_scores(y, z)["auc"], seconds=round(time.time() - begun), parameters=parameters(t.model))
     if s.crop: row["windows"] = epoch_scores(y, windows(t.model, loaders[1], round(s.crop*s.fs)))["auc"]
     return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}, y, z

@@ -189,14 +189,14 @@ class Bench:
         def stages(h):
             for b in model.stages: h = b(h)[0]
             return h
-        with torch.no_grad(), torch.autocast(self.dev.type, torch.bfloat16): h = model.stem(x)[0]; u = stages(h).transpose(1, 2).contiguous(); v = model.lstm(u)
+        with torch.no_grad(), torch.autocast(self.dev.type, torch.bfloat16): h = model.stem(x)[0]; u = stages(h).transpose(1, 2).contiguous(); v = torch.cat([model.lstm(u), u], 2)
         def both(f, given): # a part's forward and backward
             given = given.detach().to(half if given is not x else x.dtype).requires_grad_(given is not x)
             def go():
                 with torch.autocast(self.dev.type, torch.bfloat16): z = f(given)
                 z.backward(torch.ones_like(z))
             return go
-        head = lambda v: loss(model.head(model.dropout(model.attention(v)[0])).float(), y)
+        head = lambda v: loss(model.head(model.dropout(model.norm(model.pool(v)[0]))).float(), y)
         for name, f, given in (("stem", lambda a: model.stem(a)[0], x), ("stages", stages, h), ("lstm", model.lstm, u), ("head", head, v)): out[name] = self.ms(both(f, given))
         opt = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True if self.dev.type == "cuda" else None)
         out["optimiser"] = self.ms(lambda: (torch.nn.utils.clip_grad_norm_(model.parameters(), 1.), opt.step()))
