@@ -7,7 +7,7 @@
 
 Rows are trained with half the width and few passes (`SHORT`), because thirty trainings of the full recipe are days on two cores: they say which way a choice
 points there, not what it is worth after the full recipe. `ours` and the peers have their full size. `no_shortcut`, `no_pooled`, `no_norm` and `no_zero` take one thing
-away that the network has beside the reference architecture, `reference` all four. What the JSON file holds is not trained again,
+away that the network has beside the reference architecture, `reference` all four. `student` is taught by one network that is trained before it; no other row has a teacher. What the JSON file holds is not trained again,
 so a run can be stopped and gone on with, and rows can be added; one that was interrupted begins anew. Validation is in float32 on whole records (`auc`) and on
 windows as long as the crops, every half of them, logits averaged (`windows`). The score is the last epoch's: nothing is chosen by it.
 `ensemble`: the same for the logits of a row's seeds together; they lie beside the JSON file meanwhile.
@@ -24,9 +24,10 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
+from arrhythmia_classifier.classifier import Classifier
 from arrhythmia_classifier.collate import to_millivolt
 from arrhythmia_classifier.core import read_json, seed_everything, write_json
-from arrhythmia_classifier.fit import PartLoader, as_steps, prevalence, start_at_prior
+from arrhythmia_classifier.fit import PartLoader, as_steps, prevalence, start_at_prior, taught_by
 from arrhythmia_classifier.jobs import settings_of, train_datasets
 from arrhythmia_classifier.layers import Pool, VectorNorm
 from arrhythmia_classifier.loss import loss_of
@@ -38,9 +39,9 @@ from peers import PEERS, parameters
 PARTS = ("shortcut", "pooled", "norm", "zero")
 HALF = dict(stem_channels=16, channels=(32, 64, 128))
 SHORT = dict(epochs=1, passes=4, model=HALF)                       # on top of the recipe
-FULL = dict(epochs=1, passes=8)                                     # for networks against each other
+FULL = dict(epochs=1, passes=4)                                     # for networks against each other
 ROWS = dict(
-    base={}, focal=dict(loss="focal"), asymmetric=dict(loss="asymmetric"),
+    base={}, student=dict(teachers=1), focal=dict(loss="focal"), asymmetric=dict(loss="asymmetric"),
     no_prior=dict(prior=False),                                     # the head begins at one half for every class
     no_average=dict(average=0.), no_mixup=dict(mixup=0.), mixup_more=dict(mixup=.8),
     no_augmentation=dict(augment=False), no_lead_loss=dict(augment=dict(gain=.2, lead_drop=0.)), no_gain=dict(augment=True),
@@ -97,11 +98,14 @@ def windows(model, loader, n):
 
 def run(data, given, seed):
     given = dict(given); net, stride, prior = given.pop("net", None), given.pop("stem_stride", None), given.pop("prior", True); without = given.pop("without", ())
-    s = settings_of("ptbxl", data=str(Path(data).resolve()), seed=seed, **given); begun = time.time()
-    train, valid = train_datasets(s, None, lambda *_: None); seed_everything(seed)
+    s = settings_of("ptbxl", data=str(Path(data).resolve()), seed=seed, **(dict(teachers=0) | given)); begun = time.time()
+    train, valid = train_datasets(s, None, lambda *_: None)
     loaders = PartLoader(as_steps(train), s.batch_size, True, seed, passes=s.passes), PartLoader(as_steps(valid), 64)
-    t = Trainer(network(s, train, net, stride, prior, without), loss_of(s.loss, s.gamma), *loaders, epoch_scores, s.config, device="cpu", prepare=to_millivolt).fit()
-    y, z, _ = t.predict(loaders[1]); row = dict(auc=epoch_scores(y, z)["auc"], seconds=round(time.time() - begun), parameters=parameters(t.model))
+    def trained(seed):
+        seed_everything(seed)
+        return Trainer(network(s, train, net, stride, prior, without), loss_of(s.loss, s.gamma), *loaders, epoch_scores, replace(s.config, seed=seed), device="cpu", prepare=to_millivolt).fit()
+    if s.teachers: loaders[0].taught = taught_by([Classifier.from_model(trained(seed + 100*(k + 1)).model, train.vocab) for k in range(s.teachers)], train, s.share)
+    t = trained(seed); y, z, _ = t.predict(loaders[1]); row = dict(auc=epoch_scores(y, z)["auc"], seconds=round(time.time() - begun), parameters=parameters(t.model))
     if s.crop: row["windows"] = epoch_scores(y, windows(t.model, loaders[1], round(s.crop*s.fs)))["auc"]
     return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}, y, z
 
