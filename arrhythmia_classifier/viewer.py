@@ -8,7 +8,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/viewer.html.md"""
 __all__ = ['LONGEST', 'STYLE', 'BODY', 'DATA', 'DRAW', 'CONTROL', 'POLICY', 'Layer', 'page_data', 'Viewer', 'viewer',
            'explain_view', 'layer', 'stretch']
 
-# %% ../nbs/17b_viewer.ipynb #5a178fc1
+# %% ../nbs/17b_viewer.ipynb #74de3912
 import base64, html, json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from .labels import name_of
 from .plot import heart_rate
 from .records import Record
 
-# %% ../nbs/17b_viewer.ipynb #b5727813
+# %% ../nbs/17b_viewer.ipynb #036afded
 @dataclass(frozen=True, eq=False)
 class Layer:
     "A colour that the reader can choose."
@@ -52,15 +52,15 @@ def page_data(record:Record, layers=(), findings:str="", first:int=0, start:floa
     return dict(id=record.record_id, who=", ".join(filter(None, who)), findings=findings, fs=record.fs, samples=record.signal.shape[1], step=step, start=start, leads=list(LEADS),
                 there=[bool(m) for m in record.lead_mask], signal=_base64(np.round(uv/step).astype("<i2")), first=first, overlays=[l.to_dict() for l in layers])
 
-# %% ../nbs/17b_viewer.ipynb #48b334f7
+# %% ../nbs/17b_viewer.ipynb #d49bb520
 STYLE = r"""
 :root { color-scheme: light; --back: #fff; --text: #1b1d22; --dim: #5d6470; --line: #c9cdd6; --chip: #eef0f4; --on: #14508c; --paper: #fffafa; --fine: #f8dcdc; --bold: #eeb4b4; --trace: #14142e; --cal: #0b6b3a; --for: 226,70,12; --against: 24,104,214; --look: 40,110,230 }
 @media (prefers-color-scheme: dark) { :root:not([data-theme=light]) { color-scheme: dark; --back: #14161a; --text: #e7e9ee; --dim: #9aa3b2; --line: #3a404b; --chip: #22262e; --on: #8cc4ff; --paper: #191719; --fine: #2e2023; --bold: #553138; --trace: #f1f0ea; --cal: #63d69a; --for: 255,120,50; --against: 80,165,255; --look: 90,160,255 } }
 :root[data-theme=dark] { color-scheme: dark; --back: #14161a; --text: #e7e9ee; --dim: #9aa3b2; --line: #3a404b; --chip: #22262e; --on: #8cc4ff; --paper: #191719; --fine: #2e2023; --bold: #553138; --trace: #f1f0ea; --cal: #63d69a; --for: 255,120,50; --against: 80,165,255; --look: 90,160,255 }
-* { box-sizing: border-box } body { margin: 0; padding: .6rem .8rem; font: 14px/1.4 system-ui, sans-serif; background: var(--back); color: var(--text) }
+html { scrollbar-gutter: stable } * { box-sizing: border-box } body { margin: 0; padding: .6rem .8rem; font: 14px/1.4 system-ui, sans-serif; background: var(--back); color: var(--text) }
 h1 { font-size: 1.05rem; margin: 0 } h1 small { font-weight: normal; color: var(--dim); margin-left: .6em } #found { margin: .1rem 0 .5rem; font-weight: 600 } #found span { font-weight: normal; color: var(--dim) }
 .bar { display: flex; flex-wrap: wrap; gap: .35rem; align-items: center; margin: .3rem 0 } label { color: var(--dim) }
-button, select { font: inherit; color: inherit; background: var(--chip); border: 1px solid var(--line); border-radius: 6px; padding: .15rem .55rem; min-height: 30px; cursor: pointer; max-width: 100% }
+button, select { font: inherit; color: var(--text); background: var(--chip); border: 1px solid var(--line); border-radius: 6px; padding: .15rem .55rem; min-height: 30px; cursor: pointer; max-width: 100% }
 button[aria-pressed=true] { border-color: var(--on); box-shadow: inset 0 0 0 1px var(--on) } button:disabled { opacity: .4; cursor: default; text-decoration: line-through }
 button:focus-visible, select:focus-visible, canvas:focus-visible { outline: 3px solid var(--on); outline-offset: 1px }
 #leads button { position: relative; min-width: 3.1em; padding-bottom: .4rem } #leads button i { position: absolute; left: 4px; bottom: 2px; height: 4px; border-radius: 2px; background: rgb(var(--for)) } #leads button i.minus { background: rgb(var(--against)) }
@@ -68,7 +68,7 @@ canvas { display: block; width: 100%; border: 1px solid var(--line); border-radi
 #read { min-height: 1.5em; font-variant-numeric: tabular-nums } #read b { color: var(--cal) } #help { color: var(--dim); font-size: .85em }
 """
 
-# %% ../nbs/17b_viewer.ipynb #288150c4
+# %% ../nbs/17b_viewer.ipynb #def07880
 BODY = r"""
 <main><h1><span id="id"></span><small id="who"></small></h1><p id="found"></p>
 <div class="bar" role="toolbar" aria-label="View">
@@ -83,12 +83,13 @@ BODY = r"""
 <p id="help">Drag or ← → to move, + − or Ctrl and wheel to zoom, 0 for all. Calipers (c): click twice; or arrows move a point, Enter the other one, Escape ends. A small box is 40 ms and 0.1 mV.</p></main>
 """
 
-# %% ../nbs/17b_viewer.ipynb #164fce65
+# %% ../nbs/17b_viewer.ipynb #955e8edb
 DATA = r"""
 const $ = id => document.getElementById(id), D = JSON.parse($("data").textContent);
 const bytes = s => Uint8Array.from(atob(s), c => c.charCodeAt(0)).buffer;
 const N = D.samples, FS = D.fs, LEN = N/FS, mv = new Int16Array(bytes(D.signal)), STEP = D.step/1000;
 const at = (lead, k) => mv[lead*N + k]*STEP;                                           // mV
+const REACH = D.leads.map((_, i) => { let low = 0, high = 0; for (let k = 0; k < N; k++) { low = Math.max(low, -at(i, k)); high = Math.max(high, at(i, k)) } return [low, high] });
 for (const o of D.overlays) o.v = new Int8Array(bytes(o.values));
 const value = (o, lead, t) => {                                                        // -1 to 1, between two neighbours
   const n = o.v.length/o.rows, f = Math.min(Math.max((t - o.t0)/o.dt, 0), n - 1), i = Math.min(Math.floor(f), n - 2), r = (o.rows > 1 ? lead*n : 0) + Math.max(i, 0);
@@ -97,7 +98,7 @@ const narrow = () => innerWidth < 640;
 const S = { t: 0, span: Math.min(LEN, narrow() ? 4 : 10), layout: narrow() || LEN < 9.9 ? "stack" : "grid", gain: 10, overlay: D.overlays.length ? D.first : -1, shown: new Set(D.leads.map((_, i) => i).filter(i => D.there[i])), measure: false, points: [], hot: 0 };
 """
 
-# %% ../nbs/17b_viewer.ipynb #23d29c79
+# %% ../nbs/17b_viewer.ipynb #547e0aa0
 DRAW = r"""
 const canvas = $("ecg"), g = canvas.getContext("2d"), css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const GRID = [["I", "aVR", "V1", "V4"], ["II", "aVL", "V2", "V5"], ["III", "aVF", "V3", "V6"]];
@@ -109,6 +110,8 @@ function place() {                                                              
     if (S.shown.has(1)) add(1, 3, S.t, S.t + S.span) }
   else [...S.shown].sort((a, b) => a - b).forEach((i, r) => add(i, r, S.t, S.t + S.span));
   H = Y0 + row*(S.layout == "grid" ? 4 : Math.max(S.shown.size, 1)) + 6;
+  const ys = P.map(p => p.y), spare = (edge, side) => Math.min(Math.max(0, ...P.filter(p => p.y == edge).map(p => REACH[p.i][side]*ppmv - .5*row)), row);       // the outer rows get the room that they need
+  if (P.length) { const up = spare(Math.min(...ys), 1), down = spare(Math.max(...ys), 0); for (const p of P) p.y += up; H += up + down }
   const d = devicePixelRatio || 1; canvas.style.height = H + "px"; canvas.width = Math.round(W*d); canvas.height = Math.round(H*d); g.setTransform(d, 0, 0, d, 0, 0) }
 const px = t => X0 + (t - S.t)*pps;
 function lines(step, dv, colour) {
@@ -123,11 +126,11 @@ function paper() {
   const step = [.2, .5, 1, 2, 5, 10, 30].find(s => s*pps > 45) || 60;
   for (let k = Math.ceil(S.t/step - 1e-9); k*step <= S.t + S.span + 1e-9; k++) g.fillText((k*step + D.start).toFixed(step < 1 ? 1 : 0) + " s", Math.min(px(k*step), W - 14), 12) }
 function colour(p, o) {                                                                // behind the trace: a wash for a curve over time, a band for values of each lead
-  const step = Math.max(o.dt/2, 1.5/pps), look = css("--look"), plus = css("--for"), minus = css("--against");
-  for (let t = p.t0; t < Math.min(p.t1, LEN); t += step) {
+  const step = Math.max(1, Math.round(Math.max(o.dt/2, 1.5/pps)*FS))/FS, look = css("--look"), plus = css("--for"), minus = css("--against");
+  for (let t = Math.ceil(p.t0*FS - 1e-6)/FS; t < Math.min(p.t1, LEN); t += step) {
     const v = value(o, p.i, t + step/2), e = Math.min(t + step, p.t1, LEN - 1/FS); if (Math.abs(v) < .04 || e <= t) continue;
     if (o.rows == 1) { g.fillStyle = `rgba(${look},${.45*Math.max(v, 0)})`; g.fillRect(px(t), p.y - 11*mm, (e - t)*pps + .4, 21*mm); continue }
-    g.strokeStyle = `rgba(${v > 0 ? plus : minus},${.9*Math.abs(v)**.7})`; g.lineWidth = 7; g.lineCap = "butt"; g.beginPath(); curve(p, t, e); g.stroke() } }
+    g.strokeStyle = `rgba(${v > 0 ? plus : minus},${.9*Math.abs(v)**.7})`; g.lineWidth = 7; g.lineCap = "butt"; g.lineJoin = "round"; g.beginPath(); curve(p, t, e); g.stroke() } }
 function curve(p, t0, t1) {                                                            // every sample, or the least and largest of each pixel where there are more than three
   const k0 = Math.max(Math.ceil(t0*FS - 1e-6), 0), k1 = Math.min(Math.floor(t1*FS + 1e-6) + 1, N), every = Math.max(Math.floor(FS/pps), 1), y = v => p.y - v*ppmv; let first = true;
   const to = (k, v) => { first ? g.moveTo(px(k/FS), y(v)) : g.lineTo(px(k/FS), y(v)); first = false };
@@ -143,7 +146,7 @@ function draw() {
     g.strokeStyle = css("--trace"); g.lineWidth = 1.3; g.lineJoin = "round"; g.lineCap = "round"; g.beginPath(); curve(p, p.t0, p.t1);
     if (p.t0 == S.t) { const c = [[1.5, 0], [2.3, 0], [2.3, 1], [6.8, 1], [6.8, 0], [7.6, 0]]; c.forEach(([x, v], k) => g[k ? "lineTo" : "moveTo"](x*mm, p.y - v*ppmv)) }
     g.stroke(); g.restore();
-    g.fillStyle = css("--text"); g.font = "bold 12px system-ui, sans-serif"; g.textAlign = "left"; g.fillText(D.leads[p.i], px(p.t0) + 4, p.y - 9*mm) }
+    g.fillStyle = css("--text"); g.font = "bold 12px system-ui, sans-serif"; g.textAlign = "left"; g.strokeStyle = css("--paper"); g.lineWidth = 3; g.strokeText(D.leads[p.i], px(p.t0) + 4, p.y - 9*mm); g.fillText(D.leads[p.i], px(p.t0) + 4, p.y - 9*mm) }
   for (const [k, c] of S.points.entries()) {                                           // calipers
     g.strokeStyle = css("--cal"); g.lineWidth = k == S.hot ? 2 : 1.2; const x = px(c.t), p = P.find(p => p.i == S.points[0].i && S.points[0].t >= p.t0 - 1e-6 && S.points[0].t <= p.t1 + 1e-6) || P[0];
     g.beginPath(); g.moveTo(x, Y0); g.lineTo(x, H); if (p) { const y = p.y - c.v*ppmv; g.moveTo(x - 22, y); g.lineTo(x + 22, y) } g.stroke() }
@@ -155,7 +158,7 @@ function say(hover) {
   else r.textContent = S.measure ? "Calipers: click the first point, then the second." : hover || `${(pps/mm).toFixed(0)} mm/s at this size, ${S.gain} mm/mV` }
 """
 
-# %% ../nbs/17b_viewer.ipynb #861b8abf
+# %% ../nbs/17b_viewer.ipynb #ff22747e
 CONTROL = r"""
 const clamp = () => { S.span = Math.min(Math.max(S.span, .25), LEN); S.t = Math.min(Math.max(S.t, 0), LEN - S.span) };
 const zoom = (f, t = S.t + S.span/2) => { const w = (t - S.t)/S.span; S.span = Math.min(Math.max(S.span*f, .25), LEN); S.t = t - w*S.span; clamp(); draw() };
@@ -202,7 +205,7 @@ $("id").textContent = D.id; $("who").textContent = D.who; $("found").textContent
 let wideBefore = canvas.clientWidth; new ResizeObserver(() => { if (canvas.clientWidth != wideBefore) { wideBefore = canvas.clientWidth; setTimeout(draw) } }).observe(canvas); chips(); draw(); if (canvas.clientWidth != W) draw();
 """
 
-# %% ../nbs/17b_viewer.ipynb #795fd542
+# %% ../nbs/17b_viewer.ipynb #394c69e0
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 class Viewer:
@@ -239,11 +242,11 @@ def viewer(record:Record,
     said = "labelled: " + ", ".join(map(name_of, record.codes)) if findings is None and record.codes else findings or ""
     return Viewer(page_data(record, list(layers), said, first if len(layers) else -1, start), height)
 
-# %% ../nbs/17b_viewer.ipynb #32d38626
+# %% ../nbs/17b_viewer.ipynb #d41ac04e
 def explain_view(classifier:Classifier, record:Record,
                  codes=None,       # of the classes to explain; None: the surest findings
                  methods=("integrated_gradients", "grad_cam", "attention"),
-                 most:int=2,       # findings that are explained by themselves
+                 most:int=3,       # findings that are explained by themselves
                  **kw              # further arguments of `viewer`: start, height
                 )->Viewer:
     "The record on an interactive page, coloured by what speaks for each finding."
