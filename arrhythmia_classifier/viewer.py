@@ -8,7 +8,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/viewer.html.md"""
 __all__ = ['LONGEST', 'STYLE', 'BODY', 'DATA', 'DRAW', 'CONTROL', 'POLICY', 'Layer', 'page_data', 'Viewer', 'viewer',
            'explain_view', 'layer', 'stretch']
 
-# %% ../nbs/17b_viewer.ipynb #34ca6f06
+# %% ../nbs/17b_viewer.ipynb #c22767b8
 import base64, html, json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from .labels import name_of
 from .plot import heart_rate
 from .records import Record
 
-# %% ../nbs/17b_viewer.ipynb #497b2eec
+# %% ../nbs/17b_viewer.ipynb #aaff74a6
 @dataclass(frozen=True, eq=False)
 class Layer:
     "A colour that the reader can choose."
@@ -52,7 +52,7 @@ def page_data(record:Record, layers=(), findings:str="", first:int=0, start:floa
     return dict(id=record.record_id, who=", ".join(filter(None, who)), findings=findings, fs=record.fs, samples=record.signal.shape[1], step=step, start=start, leads=list(LEADS),
                 there=[bool(m) for m in record.lead_mask], signal=_base64(np.round(uv/step).astype("<i2")), first=first, overlays=[l.to_dict() for l in layers])
 
-# %% ../nbs/17b_viewer.ipynb #81c9bc4e
+# %% ../nbs/17b_viewer.ipynb #44ffd3d6
 STYLE = r"""
 :root { color-scheme: light; --back: #fff; --text: #1b1d22; --dim: #5d6470; --line: #c9cdd6; --chip: #eef0f4; --on: #14508c; --paper: #fffafa; --fine: #f8dcdc; --bold: #eeb4b4; --trace: #14142e; --cal: #0b6b3a; --for: 226,70,12; --against: 24,104,214; --look: 40,110,230 }
 @media (prefers-color-scheme: dark) { :root:not([data-theme=light]) { color-scheme: dark; --back: #14161a; --text: #e7e9ee; --dim: #9aa3b2; --line: #3a404b; --chip: #22262e; --on: #8cc4ff; --paper: #191719; --fine: #2e2023; --bold: #553138; --trace: #f1f0ea; --cal: #63d69a; --for: 255,120,50; --against: 80,165,255; --look: 90,160,255 } }
@@ -68,7 +68,7 @@ canvas { display: block; width: 100%; border: 1px solid var(--line); border-radi
 #read { min-height: 1.5em; font-variant-numeric: tabular-nums } #read b { color: var(--cal) } #help { color: var(--dim); font-size: .85em }
 """
 
-# %% ../nbs/17b_viewer.ipynb #c97272f1
+# %% ../nbs/17b_viewer.ipynb #45373831
 BODY = r"""
 <main><h1><span id="id"></span><small id="who"></small></h1><p id="found"></p>
 <div class="bar" role="toolbar" aria-label="View">
@@ -83,7 +83,7 @@ BODY = r"""
 <p id="help">Drag or ← → to move, + − or Ctrl and wheel to zoom, 0 for all. Calipers (c): click twice; or arrows move a point, Enter the other one, Escape ends. A small box is 40 ms and 0.1 mV.</p></main>
 """
 
-# %% ../nbs/17b_viewer.ipynb #12449282
+# %% ../nbs/17b_viewer.ipynb #52a1caa0
 DATA = r"""
 const $ = id => document.getElementById(id), D = JSON.parse($("data").textContent);
 const bytes = s => Uint8Array.from(atob(s), c => c.charCodeAt(0)).buffer;
@@ -98,7 +98,7 @@ const narrow = () => innerWidth < 640;
 const S = { t: 0, span: Math.min(LEN, narrow() ? 4 : 10), layout: narrow() || LEN < 9.9 ? "stack" : "grid", gain: 10, overlay: D.overlays.length ? D.first : -1, shown: new Set(D.leads.map((_, i) => i).filter(i => D.there[i])), measure: false, points: [], hot: 0 };
 """
 
-# %% ../nbs/17b_viewer.ipynb #64346027
+# %% ../nbs/17b_viewer.ipynb #84a8fdb9
 DRAW = r"""
 const canvas = $("ecg"), g = canvas.getContext("2d"), css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const GRID = [["I", "aVR", "V1", "V4"], ["II", "aVL", "V2", "V5"], ["III", "aVF", "V3", "V6"]];
@@ -124,7 +124,7 @@ function paper() {
   if (.04*pps >= 3.1) lines(.04, .1, css("--fine"));
   lines(.2, .5, css("--bold")); g.fillStyle = css("--dim"); g.font = "11px system-ui, sans-serif"; g.textAlign = "center";
   const step = [.2, .5, 1, 2, 5, 10, 30].find(s => s*pps > 45) || 60;
-  for (let k = Math.ceil(S.t/step - 1e-9); k*step <= S.t + S.span + 1e-9; k++) g.fillText((k*step + D.start).toFixed(step < 1 ? 1 : 0) + " s", Math.min(px(k*step), W - 14), 12) }
+  for (let k = Math.ceil(S.t/step - 1e-9); k*step <= S.t + S.span + 1e-9; k++) g.fillText((k*step + D.start).toFixed(step < 1 ? 1 : 0) + " s", Math.min(px(k*step), W - 20), 12) }
 function colour(p, o) {                                                                // behind the trace: a wash for a curve over time, a band for values of each lead
   const step = Math.max(1, Math.round(Math.max(o.dt/2, 1.5/pps)*FS))/FS, look = css("--look"), plus = css("--for"), minus = css("--against");
   for (let t = Math.ceil(p.t0*FS - 1e-6)/FS; t < Math.min(p.t1, LEN); t += step) {
@@ -158,7 +158,7 @@ function say(hover) {
   else r.textContent = S.measure ? "Calipers: click the first point, then the second." : hover || `${(pps/mm).toFixed(0)} mm/s at this size, ${S.gain} mm/mV` }
 """
 
-# %% ../nbs/17b_viewer.ipynb #752c56d8
+# %% ../nbs/17b_viewer.ipynb #3e9301f4
 CONTROL = r"""
 const clamp = () => { S.span = Math.min(Math.max(S.span, .25), LEN); S.t = Math.min(Math.max(S.t, 0), LEN - S.span) };
 const zoom = (f, t = S.t + S.span/2) => { const w = (t - S.t)/S.span; S.span = Math.min(Math.max(S.span*f, .25), LEN); S.t = t - w*S.span; clamp(); draw() };
@@ -205,7 +205,7 @@ $("id").textContent = D.id; $("who").textContent = D.who; $("found").textContent
 let wideBefore = canvas.clientWidth; new ResizeObserver(() => { if (canvas.clientWidth != wideBefore) { wideBefore = canvas.clientWidth; setTimeout(draw) } }).observe(canvas); chips(); draw(); if (canvas.clientWidth != W) draw();
 """
 
-# %% ../nbs/17b_viewer.ipynb #aba4789c
+# %% ../nbs/17b_viewer.ipynb #33916396
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 class Viewer:
@@ -244,7 +244,7 @@ def viewer(record:Record,
     said = "labelled: " + ", ".join(map(name_of, record.codes)) if findings is None and record.codes else findings or ""
     return Viewer(page_data(record, list(layers), said, first if len(layers) else -1, start), height)
 
-# %% ../nbs/17b_viewer.ipynb #80b59728
+# %% ../nbs/17b_viewer.ipynb #f1fdafc8
 def explain_view(classifier:Classifier, record:Record,
                  codes=None,       # of the classes to explain; None: the surest findings
                  methods=("integrated_gradients", "grad_cam", "attention"),
