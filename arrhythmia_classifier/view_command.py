@@ -7,7 +7,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/view_command.html.md"""
 # %% auto #0
 __all__ = ['COMMANDS', 'write_paper', 'view']
 
-# %% ../nbs/19i_view_command.ipynb #1bd81c62
+# %% ../nbs/19i_view_command.ipynb #ffed49eb
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -16,7 +16,7 @@ import typer
 from .core import BadArgument, atomic_path
 from .record_commands import out
 
-# %% ../nbs/19i_view_command.ipynb #215878af
+# %% ../nbs/19i_view_command.ipynb #c99414e6
 def write_paper(ax_of,     # (further arguments of `plot_ecg`) -> Axes
                 record, path:Path):
     "One page of ECG paper for each ten seconds in a .pdf; .svg and .png take one page."
@@ -32,7 +32,7 @@ def write_paper(ax_of,     # (further arguments of `plot_ecg`) -> Axes
                 try: f.savefig(fig) if kind == "pdf" else fig.savefig(f, format=kind, dpi=150, facecolor="white")
                 finally: plt.close(fig)
 
-# %% ../nbs/19i_view_command.ipynb #6a7bfa5c
+# %% ../nbs/19i_view_command.ipynb #8d586c9c
 def view(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One WFDB record by any of its names.", show_default=False)],
          to: Annotated[Optional[Path], typer.Option("--out", help="The .html, .pdf, .svg or .png file to write [default: the record's name with .html, opened in the browser].")] = None,
          code: Annotated[Optional[list[str]], typer.Option(help="Class to explain, as code or abbreviation; may be repeated [default: the surest findings].")] = None,
