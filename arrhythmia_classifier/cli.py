@@ -21,6 +21,7 @@ from . import __version__
 from .core import BadArgument, ECGError
 from .labels import name_of
 from .record_commands import COMMANDS, JsonOpt, RateOpt, SeedOpt, SourceArg, SystemOpt, out, say
+from .view_command import COMMANDS as VIEW
 
 # %% ../nbs/20_cli.ipynb #1647f1a8
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -59,6 +60,7 @@ def demo(data: Annotated[Optional[Path], typer.Option(help="Real records instead
 
 # %% ../nbs/20_cli.ipynb #a6b5adfd
 for _name, _command in COMMANDS.items(): app.command(_name)(_command)
+for _name, _command in VIEW.items(): app.command(_name)(_command)
 
 # %% ../nbs/20_cli.ipynb #68ead83e
 @app.command()
