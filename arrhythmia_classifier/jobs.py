@@ -247,7 +247,7 @@ RECIPES = dict(ptbxl=dict(
     labels="scp-all", split="official", fs=100., # the published benchmark: all 71 statements, folds 1 to 8 and 9, 100 Hz
     loss="bce", lr=2e-3, batch_size=64, weight_decay=.02,
     epochs=8, passes=4,                          # 32 random crops of each record; validated eight times
-    average=.999, mixup=.2,
+    average=.999, mixup=.2, teachers=1,          # the network is a student of another that is trained before it
     augment=dict(gain=.2),
     precision="bf16"))                           # of training steps
 
