@@ -266,19 +266,19 @@ def run_batch(records_table,     # folder of `ecg_records`
                new=0, ok=0, rejected=0, reasons={})
     if not there - {None} - done:                              # nothing to do: no signal is read, no model loaded
         return {**out, "skipped": out["records"], "seconds": time.monotonic() - start}
-    todo = len(there - {None} - done); first, held, at, got = None, [], None, 0
+    todo = len(there - {None} - done); first, last, held, at, got = None, None, [], None, 0
     work = partial(_answering, predictor(load, model_name, model_version, batch_size))
     with ThreadPoolExecutor(1) as writer:                      # merges in one thread, one after the other, while the next answers come
         def commit(): rows = pa.Table.from_batches(held); held.clear(); return writer.submit(_note, results_table, rows, out)
         bar = progress(range(todo), "predict", unit="records")
         for rb in spread(work, ahead(_pending(table, done, out), 2), workers, stop):
-            first = first or time.monotonic() - start; held.append(rb); got += rb.num_rows; bar.update(rb.num_rows)
+            last = time.monotonic() - start; first = first or last; held.append(rb); got += rb.num_rows; bar.update(rb.num_rows)
             if sum(b.num_rows for b in held) >= chunk: at and at.result(); at = commit()
         at and at.result()
         if held: commit().result()
         bar.close()
     if stop() and got < todo: raise Interrupted(f"asked to stop after {got} of {todo} records: their answers are kept; the same command goes on")
-    return {**out, "seconds": time.monotonic() - start, "first_seconds": first}
+    return {**out, "seconds": time.monotonic() - start, "first_answer_seconds": first, "last_answer_seconds": last}
 
 def _answering(fn): return lambda rb: next(iter(fn([rb])))     # made in the worker, see `spread`
 

@@ -8,8 +8,9 @@
 Records: 10 s, 12 leads, 500 Hz, generated, a few hundred of them again and again under new ids; the shipped classifier ptbxl, one thread a process.
 share_of_model   records a second of the job (scan, decode, answer, merge, in one process) over those of `Classifier.predict` on the same records, decoded and in memory;
                  share_of_network has the forward pass alone below the line: resampling to 100 Hz and the comparison with the training data then count as overhead
-two_processes    records a second of the job with two processes over one, from the first answer to the last commit: starting a process takes as long for any number of records
-memory_growth    peak resident memory of all processes of a job with two workers, at the most records over at a tenth of them
+two_processes    records a second of the job with two processes over one, from the first answers to the last: starting a process takes as long for any number of records
+memory_growth    peak resident memory of all processes of a job with two workers, at the most records over at a tenth of them;
+                 one_process_mb is that of a job in one process; libraries that processes share are counted in each
 
 A ratio is the median over rounds, in each of which all sides take a turn. The last line is one JSON object; --json FILE keeps it too."""
 import os
@@ -51,9 +52,9 @@ def job(records, results, load, workers=1):
 
 
 def steady(records, tmp, workers):
-    "Seconds a record from the first answers to the end."
+    "Seconds a record from the first answers to the last ones."
     r = job(records, tmp/"steady", shipped()["ptbxl"], workers)
-    return (r["seconds"] - r["first_seconds"])/(r["new"] - 64)
+    return (r["last_answer_seconds"] - r["first_answer_seconds"])/(r["new"] - 64)
 
 
 def shares(table, some, tmp, rounds, n):
@@ -93,12 +94,12 @@ def measured(records, results, workers):
 
 def memory(some, tmp, most, quick):
     "Peaks at a tenth of the records and more, up to all of them."
-    curve = []
+    curve, one = [], None
+    def run(table, workers): return json.loads(subprocess.run([sys.executable, __file__, "--job", str(table), str(tmp/"peak"), str(workers)], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
     for n in [most//10, most] if quick else [most//10, most//4, most//2, most]:
         table = make_table(tmp/f"t{n}", some, n)
-        said = subprocess.run([sys.executable, __file__, "--job", str(table), str(tmp/"peak")], check=True, stdout=subprocess.PIPE, text=True).stdout
-        curve.append(json.loads(said.splitlines()[-1])); shutil.rmtree(table); print("memory", curve[-1], flush=True)
-    return dict(memory_growth=round(curve[-1]["peak_mb"]/curve[0]["peak_mb"], 3), memory=curve)
+        curve.append(run(table, 2)); one = run(table, 1) if n == most//10 else one; shutil.rmtree(table); print("memory", curve[-1], flush=True)
+    return dict(one_process_mb=one["peak_mb"], memory_growth=round(curve[-1]["peak_mb"]/curve[0]["peak_mb"], 3), memory=curve)
 
 
 def main():
@@ -106,9 +107,9 @@ def main():
     a.add_argument("--records", type=int, help="the most records of the curve of memory (default 20,000; quick: 1,000)")
     a.add_argument("--fs", type=int, default=500, help="Hz of the records"); a.add_argument("--rounds", type=int, help="default 7, quick: 2")
     a.add_argument("--quick", action="store_true"); a.add_argument("--no-ratios", action="store_true"); a.add_argument("--no-memory", action="store_true")
-    a.add_argument("--json", type=Path, help="file for the result"); a.add_argument("--job", nargs=2, help=argparse.SUPPRESS)
+    a.add_argument("--json", type=Path, help="file for the result"); a.add_argument("--job", nargs=3, help=argparse.SUPPRESS)
     o = a.parse_args(); torch.set_num_threads(1)
-    if o.job: return measured(*o.job, 2)
+    if o.job: return measured(*o.job[:2], int(o.job[2]))
     watch, rounds, out = Watch(), o.rounds or (2 if o.quick else 7), {}
     some = records_to_batch(synth_records(64 if o.quick else 256, fs=float(o.fs), seconds=10, seed=1)); n = 512 if o.quick else 2048
     with tempfile.TemporaryDirectory() as d:

@@ -5,13 +5,13 @@
   python tools/kill.py --kills 3     the quick form, as CI runs it
 
 Real processes of the command line, a small classifier with random weights, synthetic records. The moments take turns: at any time from the start of a process on;
-soon after a commit of its own; as soon as a data file lies there that no commit names yet. In every second round a second job answers the same table at the same
+soon after a commit; between data and commit, where a data file lies there that no commit names yet. In many rounds a second job answers the same table at the same
 time, and is killed as well; in every round `arrhythmia ingest` appends more records from a folder, and in every second one it is killed too, and run again later.
 Then all is run to its end, by two jobs and two ingests at once, and looked at. The last line is one JSON object; the exit code is 1 unless all is as it must be."""
 import os
 
 os.environ |= dict(OMP_NUM_THREADS="1", ARRHYTHMIA_QUIET="1")
-import argparse, json, random, subprocess, sys, tempfile, time
+import argparse, json, random, signal, subprocess, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,14 +46,24 @@ def commits(table): return sum(1 for f in os.scandir(table/"_delta_log") if f.na
 
 def moment(kind, rng, process, table):
     "Wait for the moment of a kill; whether the process still runs then."
-    had, were, until = files(table), commits(table), time.monotonic() + 60
+    were, until = commits(table), time.monotonic() + 60
     if kind == "any time": until = time.monotonic() + rng.uniform(0, 5)
-    if kind == "after a commit":
+    else:
         while process.poll() is None and commits(table) == were and time.monotonic() < until: time.sleep(.002)
-        until = time.monotonic() + rng.uniform(0, .5)
+        if kind == "after a commit": until = time.monotonic() + rng.uniform(0, .5)
+    if kind == "between": return between(process, table, until)
+    while process.poll() is None and time.monotonic() < until: time.sleep(.005)
+    return process.poll() is None
+
+
+def between(process, table, until):
+    "Let a process run for half a millisecond at a time until it has written data that no commit names; it is left stopped."
+    had, were = files(table), commits(table)
     while process.poll() is None and time.monotonic() < until:
-        if kind == "between" and files(table) - had: break
-        if kind != "between": time.sleep(.005)
+        process.send_signal(signal.SIGSTOP); time.sleep(.0002)
+        if (now := commits(table)) != were: had, were = files(table), now
+        elif files(table) - had: return True
+        process.send_signal(signal.SIGCONT); time.sleep(.0005)
     return process.poll() is None
 
 
@@ -106,8 +116,8 @@ def main():
         while total["jobs"] < o.kills:
             k = total["jobs"]; folder = root/f"in{len(folders)}"; folder.mkdir(); folders.append(folder)
             for r in fresh(100): write_record(r, folder)
-            jobs = [answer(1 + k % 2)] + ([answer(1)] if k//3 % 2 else []); appender = append(folder)
-            kind = kinds[k % 3]; alive = moment(kind, rng, jobs[0], root/"answers")
+            kind = kinds[k % 3]; jobs = [answer(1 + k % 2)] + ([answer(1)] if rng.random() < .6 and kind != "between" else []); appender = append(folder)
+            alive = moment(kind, rng, jobs[0], root/"answers")
             for p in jobs: alive_now = p.poll() is None; p.kill(); p.communicate(); total["jobs"] += alive_now
             if alive: moments[kind] = moments.get(kind, 0) + 1
             else: ingest(fresh(1000), root/"records", chunk=500)                # it was through before its moment: more work
