@@ -8,41 +8,66 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/delta.html.md"""
 __all__ = ['is_delta', 'open_table', 'ingest', 'scan_records', 'merge_predictions', 'run_batch']
 
 # %% ../nbs/15_delta.ipynb #d8ae5e2a
-import random, time
+import os, random, re, shutil, time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 import pyarrow as pa
-from deltalake import ColumnProperties, DeltaTable, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.schema import Field, PrimitiveType
 
-from .core import BadArgument, BadRecord, progress
+from .core import BadArgument, BadRecord, ECGError, progress
 from .records import Record, read_record
 from .dataset import Entry, Rejected
-from .batch import PREDICTIONS, RECORDS, predictor, records_to_batch, rejected_to_row, row_to_item
+from .longrun import Interrupted, ahead
+from .processes import spread
+from .batch import PREDICTIONS, RECORDS, content_hash, predictor, record_to_row, records_to_batch, rejected_to_row, row_to_item
 
 # %% ../nbs/15_delta.ipynb #964d8ea7
 def is_delta(path)->bool:
     "Is there a Delta table at this place?"
     return "\n" not in str(path) and not Path(path).is_file() and DeltaTable.is_deltatable(str(path))
 
+_disk = re.compile("No space left on device|File too large|Disk quota exceeded|Read-only file system|Permission denied|Not a directory|No such file or directory|Input/output error", re.I)
+
+@contextmanager
+def _writing(path, need=0): # bytes; what the disk refuses becomes one line
+    place = next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if p.exists()); free = shutil.disk_usage(place).free
+    if free < need: raise ECGError(f"{path} can't be written: No space left on device, {need/1e6:.1f} MB are needed and {free/1e6:.1f} MB are free; what was committed is kept")
+    try: yield
+    except (DeltaError, OSError) as e:
+        if not (why := _disk.search(str(e))): raise
+        raise ECGError(f"{path} can't be written: {why[0]}; what was committed is kept") from e
+
 def _retry(commit, tries=40):
     "The result of `commit()`, called again while others commit in between."
     for k in range(tries):
         try: return commit()
-        except CommitFailedError:
-            if k == tries - 1: raise
+        except CommitFailedError as e:
+            if k == tries - 1 or _disk.search(str(e)): raise
             time.sleep(.02 * (k + 1) * random.random())
 
 def open_table(path,             # folder of the table
                schema:pa.Schema, # its columns, if it is to be made
               )->DeltaTable:
-    "The table, made empty if it isn't there; `BadArgument` if a table with other columns stands there."
-    if not is_delta(path): _retry(lambda: DeltaTable.create(str(path), schema=schema, mode="ignore"))
-    table = DeltaTable(str(path))
-    lack = set(schema.names) - {f.name for f in table.schema().fields}
+    "The table, made empty if it isn't there; `BadArgument` if a table with other columns stands there. One from before `sha256` gets that column."
+    with _writing(path):
+        if not is_delta(path): _retry(lambda: DeltaTable.create(str(path), schema=schema, mode="ignore"))
+        lack = _lack(path, schema)
+        if lack == {"sha256"}:
+            try: DeltaTable(str(path)).alter.add_columns([Field("sha256", PrimitiveType("string"))])
+            except DeltaError:
+                if _lack(path, schema): raise                      # else another job was faster
+            lack = set()
     if lack: raise BadArgument("table", f"one with the columns {', '.join(schema.names)}", f"without {', '.join(sorted(lack))}")
-    return table
+    return DeltaTable(str(path))
+
+def _lack(path, schema): return set(schema.names) - {f.name for f in DeltaTable(str(path)).schema().fields}
 
 def _stream(table, columns=None, predicate=None):
     "Batches of a table, of about one row group each, in the types of its schema (the scan itself yields string views)."
@@ -54,8 +79,8 @@ def _ids(table, predicate=None): # set of record ids
     return {i for rb in _stream(table, ["record_id"], predicate) for i in rb.column(0).to_pylist()}
 
 # %% ../nbs/15_delta.ipynb #4f62a952
-def _item_id(item): # of a Record, Rejected, Entry, path, or row that is ready
-    return item["record_id"] if isinstance(item, dict) else item.record_id if hasattr(item, "record_id") else Path(item).stem
+def _item_id(item): # of a Record, Rejected, Entry or path
+    return item.record_id if hasattr(item, "record_id") else Path(item).stem
 
 def _item_source(item): # path of what is to be read, "" where the item does not tell
     if not hasattr(item, "record_id"): return str(Path(item).absolute())
@@ -71,15 +96,55 @@ def _read(item, read=None): # Record, Rejected, Entry or path → Record or Reje
     except BadRecord as e: return Rejected(_item_id(item), e.reason, e.detail)
     except Exception as e: return Rejected(_item_id(item), "failed", f"{type(e).__name__}: {e}"[:300])
 
-def _chunks(rows, count, size=64 << 20): # rows → lists of at most `count`, or about `size` bytes
-    chunk, held = [], 0
-    for r in rows:
-        chunk.append(r); held += r.signal.nbytes if isinstance(r, Record) else 0
-        if len(chunk) >= count or held >= size: yield chunk; chunk, held = [], 0
-    if chunk: yield chunk
+def _row(item, read=None):
+    r = _read(item, read)
+    return rejected_to_row(r, _item_source(item)) if isinstance(r, Rejected) else record_to_row(r)
+
+def _reading(read): return lambda items: records_to_batch(_row(i, read) for i in items)      # made in the worker, see `spread`
+
+def _groups(items, count=16, seconds=1200.): # lists for a worker: a few items, fewer where they are long or don't say how long
+    group, held = [], 0.
+    for i in items:
+        group.append(i); held += 0. if isinstance(i, Rejected) else getattr(i, "duration", None) or getattr(i, "seconds", None) or seconds/4
+        if len(group) >= count or held >= seconds: yield group; group, held = [], 0.
+    if group: yield group
 
 _writer = WriterProperties(compression="ZSTD", compression_level=3, max_row_group_size=128,
                            column_properties={"signal": ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE")})
+
+# %% ../nbs/15_delta.ipynb #bbb4bd97
+def _mark(text): return blake2b(str(text or "").encode("utf-8", "replace"), digest_size=8).digest()
+
+class _Known:
+    "What a table holds: record id → place in 8 bytes, and before them its content in 16 unless the row is a refusal."
+    def __init__(self, path): self.path = str(path); self.load()
+
+    def load(self):
+        self.table, self.ids = open_table(self.path, RECORDS), {}
+        for rb in _stream(self.table, ["record_id", "source", "reason", "sha256"]): self.learn(rb)
+        for rb in _stream(self.table, ["record_id", "source", "leads", "fs", "uv_per_lsb", "signal"], "sha256 IS NULL AND reason IS NULL"):
+            for r in rb.to_pylist(): self.ids[r["record_id"]] = bytes.fromhex(content_hash(r["signal"] or b"", r["leads"] or (), r["fs"] or 0, r["uv_per_lsb"] or 0))[:16] + _mark(r["source"])
+
+    def learn(self, rb):
+        for i, s, why, sha in zip(*(rb[c].to_pylist() for c in ("record_id", "source", "reason", "sha256"))): self.ids[i] = (b"" if why else bytes.fromhex(sha or "")[:16]) + _mark(s)
+
+    def verdict(self, id_, reason, sha): # of a row: new, same, mended or other
+        if id_ not in self.ids: return "new"
+        there = self.ids[id_][:-8]
+        if not there: return "same" if reason else "mended"
+        return "same" if not reason and bytes.fromhex(sha)[:16] == there else "other"
+
+    def append(self, rows):
+        v = self.table.version()
+        write_deltalake(self.table, rows, mode="append", writer_properties=_writer, commit_properties=CommitProperties(app_transactions=[Transaction("arrhythmia ingest", v + 1)]))
+        self.table.update_incremental()
+        if self.table.version() == v + 1: self.learn(rows)
+        else: self.load()                                          # something else was committed as well
+
+    def replace_refused(self, rows):
+        (DeltaTable(self.path).merge(rows, "t.record_id = s.record_id", source_alias="s", target_alias="t", writer_properties=_writer)
+         .when_matched_update_all(predicate="t.reason IS NOT NULL").when_not_matched_insert_all().execute())
+        self.load()
 
 # %% ../nbs/15_delta.ipynb #6225b38a
 def ingest(items,           # of `Record`s, `Rejected`s, `Entry`s or paths of WFDB records
@@ -87,37 +152,53 @@ def ingest(items,           # of `Record`s, `Rejected`s, `Entry`s or paths of WF
            chunk:int=256,   # records a commit
            total:int|None=None, # how many there are, for the progress bar
            read=None,       # `Entry` -> `Record`, as `corpora.Folder.load`; None reads its `where`
-          )->dict:          # counts, and what was rejected with its reason
+           workers:int=1,   # processes that read; see `spread`
+           quick:bool=False,# don't read what is there under its id from the same place
+           stop=lambda: False, # asked between groups of records; then what is read is committed, and `Interrupted` raised
+          )->dict:          # counts; what was rejected with its reason; conflicts: ids that are there with another content
     "Append what isn't in the table yet, and replace what was refused and can be read now. Killed and run again, it adds what is missing."
     if chunk < 1: raise BadArgument("chunk", "at least 1", chunk)
-    table = open_table(table_path, RECORDS)
-    there = {i: (s, why) for rb in _stream(table, ["record_id", "source", "reason"]) for i, s, why in zip(*rb.to_pydict().values())}; seen = set()
-    out = dict(records=0, added=0, mended=0, skipped=0, other_source=0, rejected=0, rejections=[])
-    def reject(r): out["rejected"] += 1; out["rejections"].append(dict(record_id=r.record_id, reason=r.reason, detail=r.detail))
-    def new():
+    known, seen, held = _Known(table_path), set(), []
+    out = dict(records=0, added=0, mended=0, skipped=0, rejected=0, other_content=0, conflicts=[], rejections=[])
+    def todo():
         for item in progress(items, "ingest", total, "records"):
-            out["records"] += 1; id_ = _item_id(item)
-            if id_ in seen: reject(Rejected(id_, "duplicate_id", "came before in this run")); continue
-            seen.add(id_)
-            source = _item_source(item)
-            known, refused = there.get(id_, (None, None))
-            if id_ in there and not refused: out["skipped"] += 1; out["other_source"] += bool(source and known and source != known); continue
-            r = _read(item, read)
-            if refused and isinstance(r, Rejected): out["skipped"] += 1; continue      # still what it was
-            if isinstance(r, Rejected): reject(r); r = rejected_to_row(r, source)
-            yield r
-    for rows in _chunks(new(), chunk):
-        mended = [r for r in rows if _item_id(r) in there]; fresh = [r for r in rows if _item_id(r) not in there]
-        if mended: _retry(lambda: _replace_refused(table_path, mended))
-        batch = pa.Table.from_batches([records_to_batch(fresh)])
-        if fresh: _retry(lambda: write_deltalake(str(table_path), batch, mode="append", writer_properties=_writer))
-        out["added"] += len(fresh); out["mended"] += len(mended)
+            if quick and known.ids.get(_item_id(item), b"")[-24:][16:] == _mark(_item_source(item)): out["records"] += 1; out["skipped"] += 1
+            else: yield item
+    for rb in spread(partial(_reading, read), _groups(todo(), min(16, chunk)), workers, stop):
+        held.append(_once(rb, seen, out))
+        if sum(b.num_rows for b in held) >= chunk or sum(b.nbytes for b in held) >= 64 << 20: _commit(known, held, out); held = []
+    if held: _commit(known, held, out)
+    if stop(): raise Interrupted(f"asked to stop after {out['records']} records: {out['added']} were added and are kept; the same command goes on")
     return out
 
-def _replace_refused(table_path, records):
-    rows = pa.Table.from_batches([records_to_batch(records)])
-    (DeltaTable(str(table_path)).merge(rows, "t.record_id = s.record_id", source_alias="s", target_alias="t", writer_properties=_writer)
-     .when_matched_update_all(predicate="t.reason IS NOT NULL").when_not_matched_insert_all().execute())
+def _reject(out, id_, reason, detail): out["rejected"] += 1; out["rejections"].append(dict(record_id=id_, reason=reason, detail=detail))
+
+def _once(rb, seen, out): # rows without those whose id came before in this run
+    keep = []
+    for i in rb["record_id"].to_pylist():
+        out["records"] += 1; keep.append(i not in seen); seen.add(i)
+        if not keep[-1]: _reject(out, i, "duplicate_id", "came before in this run")
+    return rb if all(keep) else rb.filter(pa.array(keep))
+
+def _commit(known, held, out): # one commit of what is new, and one of what is mended
+    rows = pa.Table.from_batches(held); columns = [rows[c].to_pylist() for c in ("record_id", "reason", "sha256", "detail")]
+    def chosen(verdict): return rows.filter(pa.array([known.verdict(i, why, sha) == verdict for i, why, sha, _ in zip(*columns)]))
+    def write(verdict, how):
+        def attempt():
+            some = chosen(verdict)                                                          # anew at each try: others may have brought some of it
+            try:
+                if some.num_rows: how(some)
+            except CommitFailedError: known.load(); raise
+            return some
+        with _writing(known.path, rows.nbytes + (1 << 20)): return _retry(attempt)
+    stands = [known.verdict(i, why, sha) for i, why, sha, _ in zip(*columns)]
+    mended, new = write("mended", known.replace_refused), write("new", known.append)
+    done = {*mended["record_id"].to_pylist(), *new["record_id"].to_pylist()}; out["mended"] += mended.num_rows; out["added"] += new.num_rows
+    for (i, why, sha, detail), before in zip(zip(*columns), stands):
+        if i in done: 
+            if why: _reject(out, i, why, detail)
+        elif (v := before if before != "new" else known.verdict(i, why, sha)) == "other": out["other_content"] += 1; out["conflicts"].append(dict(record_id=i, detail=detail or "another signal"))
+        else: out["skipped"] += 1
 
 # %% ../nbs/15_delta.ipynb #f3fc13c3
 def scan_records(table_path # folder of an `ecg_records` table
@@ -138,18 +219,20 @@ def merge_predictions(results_table, # folder of `ecg_predictions`
     def commit():
         return (DeltaTable(str(results_table)).merge(rows, on, source_alias="s", target_alias="t")
                 .when_matched_update_all(predicate="t.status = 'rejected' AND s.predicted_at > t.predicted_at").when_not_matched_insert_all().execute())
-    return _retry(commit)["num_target_rows_inserted"]
+    with _writing(results_table, rows.nbytes + (1 << 20)): return _retry(commit)["num_target_rows_inserted"]
 
-def _pending(table, done, out): # batches of the records without an answer, each record once
-    seen = set()
-    for rb in _stream(table):
+_columns = ("record_id", "fs", "leads", "n_samples", "signal", "uv_per_lsb", "reason", "detail")    # what an answer depends on
+
+def _pending(table, done, out, rows=64): # batches of up to so many records without an answer, each record once
+    seen, there = set(), {f.name for f in table.schema().fields}
+    for rb in _stream(table, [c for c in _columns if c in there]):
         ids = rb.column(rb.schema.get_field_index("record_id")).to_pylist(); keep = []
         for i in ids:
             keep.append(i is not None and i not in done and i not in seen)
             out["skipped"] += i in done and i not in seen
             out["duplicates"] += i in seen; out["without_id"] += i is None
             if i is not None: seen.add(i)
-        if any(keep): yield rb.filter(pa.array(keep))
+        if any(keep): rb = rb if all(keep) else rb.filter(pa.array(keep)); yield from (rb.slice(s, rows) for s in range(0, rb.num_rows, rows))
 
 def _there(table, results, mine): # ids of a table's records, and of those that came anew after they were rejected
     refused = {i: at for rb in _stream(results, ["record_id", "predicted_at"], mine + " AND status = 'rejected'") for i, at in zip(*rb.to_pydict().values())}
@@ -168,7 +251,9 @@ def run_batch(records_table,     # folder of `ecg_records`
               model_version:str, # its version
               batch_size:int=32, # records a forward pass
               chunk:int=512,     # answers a commit
-             )->dict:            # counts: records, skipped, new, ok, rejected, reasons, …
+             workers:int=1,     # processes that answer; with more than one, `load` is a folder, or can be pickled
+             stop=lambda: False,# asked between batches; then what is answered is committed, and `Interrupted` raised
+            )->dict:            # counts: records, skipped, new, ok, rejected, reasons, …; seconds, and those before the first answer
     "Give every record of a table its one row of answers by this model version; what has one is not computed again."
     if chunk < 1: raise BadArgument("chunk", "at least 1", chunk)
     if not is_delta(records_table): raise BadArgument("records_table", "a Delta table", str(records_table))
@@ -181,18 +266,24 @@ def run_batch(records_table,     # folder of `ecg_records`
                new=0, ok=0, rejected=0, reasons={})
     if not there - {None} - done:                              # nothing to do: no signal is read, no model loaded
         return {**out, "skipped": out["records"], "seconds": time.monotonic() - start}
-    held = []
-    def commit():
-        rows = pa.Table.from_batches(held); held.clear()
-        out["new"] += merge_predictions(results_table, rows)
-        for status, reason in zip(rows["status"].to_pylist(), rows["reason"].to_pylist()):
-            out[status] += 1
-            if reason: out["reasons"][reason] = out["reasons"].get(reason, 0) + 1
-    answers = predictor(load, model_name, model_version, batch_size)(_pending(table, done, out))
-    bar = progress(range(out["records"]), "predict", unit="records")
-    for rb in answers:
-        held.append(rb); bar.update(rb.num_rows)
-        if sum(b.num_rows for b in held) >= chunk: commit()
-    if held: commit()
-    bar.close()
-    return {**out, "seconds": time.monotonic() - start}
+    todo = len(there - {None} - done); first, last, held, at, got = None, None, [], None, 0
+    work = partial(_answering, predictor(load, model_name, model_version, batch_size))
+    with ThreadPoolExecutor(1) as writer:                      # merges in one thread, one after the other, while the next answers come
+        def commit(): rows = pa.Table.from_batches(held); held.clear(); return writer.submit(_note, results_table, rows, out)
+        bar = progress(range(todo), "predict", unit="records")
+        for rb in spread(work, ahead(_pending(table, done, out), 2), workers, stop):
+            last = time.monotonic() - start; first = first or last; held.append(rb); got += rb.num_rows; bar.update(rb.num_rows)
+            if sum(b.num_rows for b in held) >= chunk: at and at.result(); at = commit()
+        at and at.result()
+        if held: commit().result()
+        bar.close()
+    if stop() and got < todo: raise Interrupted(f"asked to stop after {got} of {todo} records: their answers are kept; the same command goes on")
+    return {**out, "seconds": time.monotonic() - start, "first_answer_seconds": first, "last_answer_seconds": last}
+
+def _answering(fn): return lambda rb: next(iter(fn([rb])))     # made in the worker, see `spread`
+
+def _note(results_table, rows, out): # merge, then count
+    out["new"] += merge_predictions(results_table, rows)
+    for status, reason in zip(rows["status"].to_pylist(), rows["reason"].to_pylist()):
+        out[status] += 1
+        if reason: out["reasons"][reason] = out["reasons"].get(reason, 0) + 1
