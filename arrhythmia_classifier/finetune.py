@@ -7,7 +7,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/finetune.html.md"""
 # %% auto #0
 __all__ = ['FROZEN', 'DECAY', 'network_of', 'shared_rows', 'new_head', 'freeze', 'layer_groups', 'start_from', 'about_base']
 
-# %% ../nbs/11d_finetune.ipynb #ef2947cc
+# %% ../nbs/11d_finetune.ipynb #ccd78ce0
 from collections import Counter
 
 import numpy as np
@@ -20,7 +20,7 @@ from .fit import prevalence
 from .labels import SCP_TO_SNOMED, SNOMED, Label, Vocabulary
 from .model import ModelConfig, WFDBResNetLSTM, fold_batchnorm
 
-# %% ../nbs/11d_finetune.ipynb #ecc2d0aa
+# %% ../nbs/11d_finetune.ipynb #e4551426
 def network_of(classifier:Classifier # saved and loaded, or in memory; not of an .onnx file
               )->WFDBResNetLSTM:     # on the CPU, batch norms folded, all weights able to learn
     "The network behind a classifier, with its weights."
@@ -29,7 +29,7 @@ def network_of(classifier:Classifier # saved and loaded, or in memory; not of an
     net.load_state_dict({k.removeprefix("model."): v.detach().cpu().clone() for k, v in classifier.network.state_dict().items()})
     return net.requires_grad_(True)
 
-# %% ../nbs/11d_finetune.ipynb #c51f83a6
+# %% ../nbs/11d_finetune.ipynb #0f9334fc
 def _meaning(l:Label): c = SCP_TO_SNOMED.get(l.code) or l.code; return SNOMED[c].code if c in SNOMED else c
 
 def shared_rows(base:Vocabulary, new:Vocabulary)->list: # a row of the base for each new class, None where it has none
@@ -41,7 +41,7 @@ def shared_rows(base:Vocabulary, new:Vocabulary)->list: # a row of the base for 
     rows = [row(j, l) for j, l in enumerate(new)]
     return [i if rows.count(i) == 1 else None for i in rows]
 
-# %% ../nbs/11d_finetune.ipynb #77b0591a
+# %% ../nbs/11d_finetune.ipynb #3d4a1d2b
 @torch.no_grad()
 def new_head(net:WFDBResNetLSTM, # of the base; changed in place
              rows,               # of `shared_rows`
@@ -54,7 +54,7 @@ def new_head(net:WFDBResNetLSTM, # of the base; changed in place
         if i is not None: net.head.weight[j], net.head.bias[j] = old.weight[i], old.bias[i]
     return net
 
-# %% ../nbs/11d_finetune.ipynb #3d9d8b25
+# %% ../nbs/11d_finetune.ipynb #ded3768d
 FROZEN = dict(none=(), stem=("stem",), convolutions=("stem", "stages"))
 DECAY = 1/2.6
 
@@ -80,7 +80,7 @@ def start_from(base:Classifier, freeze_what:str="stem", decay:float=DECAY): # ->
         return net, layer_groups(net, decay)
     return start
 
-# %% ../nbs/11d_finetune.ipynb #1e259336
+# %% ../nbs/11d_finetune.ipynb #b1fdaf8a
 def about_base(base:Classifier, vocab:Vocabulary, freeze_what:str="stem", decay:float=DECAY)->dict:
     "Where a fine-tuned classifier comes from, for its card."
     rows = shared_rows(base.vocab, vocab); code = base.vocab.codes

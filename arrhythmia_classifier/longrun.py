@@ -8,7 +8,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/longrun.html.md"""
 __all__ = ['Interrupted', 'stop_flag', 'save_checkpoint', 'load_checkpoint', 'Busy', 'run_lock', 'ahead']
 
 # %% ../nbs/09f_longrun.ipynb #79f732af
-import json, queue, signal, threading
+import json, queue, re, signal, threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def save_checkpoint(path, tensors:dict, state:dict):
     try:
         with atomic_path(path) as tmp: save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, tmp, {"state": json.dumps(state)})
     except (OSError, SafetensorError) as e:                     # the disk is full, or may not be written
-        why = getattr(e, "strerror", None) or str(e).removeprefix("Error while serializing: ")
+        why = getattr(e, "strerror", None) or re.sub(r"^.*I/O error: | \(os error \d+\)", "", str(e))
         raise ECGError(f"{Path(path).name} can't be written in {Path(path).parent}: {why}; " + ("the one before stands there unharmed" if there else "there is none yet")) from e
 
 def load_checkpoint(path)->tuple: # (tensors, state)
