@@ -110,9 +110,9 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
                    folder=None, resume:bool=False,    # of the checkpoint
                    device=None, workers:int=0,
                    passes:int=1,                      # times that an epoch goes through the training records
+                   on_epoch=lambda row: None,
                    start=None,                        # of the training dataset -> (network, groups of `Trainer`) to begin with; None: a new network
                    about:dict={},                     # more lines for the card's `training`
-                   on_epoch=lambda row: None,
                   )->Fitted:
     "Train, calibrate, choose thresholds; the result is ready to be saved."
     chooser = Thresholds(aim)                                         # a wrong aim is an error before the training, not after it
