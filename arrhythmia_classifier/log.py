@@ -21,6 +21,7 @@ LEVELS = ("debug", "info", "warning", "error")
 def event(name:str,           # what happened, one word
           level:str="info",   # one of `LEVELS`
           text:str="",        # the same for people
+          /,                  # so that a field may have any name
           **fields            # JSON-able; what is not is written as `str` gives it
          ):
     "Log one event."
@@ -80,7 +81,7 @@ def stop_log():
 
 def say(text):
     "A line for people on stderr; an event `message` where `start_log` was called."
-    if any(isinstance(h, _Stderr) for h in LOGGER.handlers): event("message", text=str(text))
+    if any(isinstance(h, _Stderr) for h in LOGGER.handlers): event("message", "info", str(text))
     else: print(text, file=sys.stderr, flush=True)
 
 # %% ../nbs/00a_log.ipynb #7090a57a
