@@ -79,9 +79,9 @@ def stop_log():
         for h in [h for h in l.handlers if isinstance(h, _Stderr)]: l.removeHandler(h)
     LOGGER.setLevel(logging.NOTSET); LOGGER.propagate = True; logging.captureWarnings(False)
 
-def say(text):
+def say(text, level:str="info"):
     "A line for people on stderr; an event `message` where `start_log` was called."
-    if any(isinstance(h, _Stderr) for h in LOGGER.handlers): event("message", "info", str(text))
+    if any(isinstance(h, _Stderr) for h in LOGGER.handlers): event("message", level, str(text))
     else: print(text, file=sys.stderr, flush=True)
 
 # %% ../nbs/00a_log.ipynb #7090a57a
