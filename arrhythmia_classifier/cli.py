@@ -9,7 +9,7 @@ __all__ = ['app', 'AnyModelOpt', 'DeviceOpt', 'BootOpt', 'demo', 'train', 'evalu
            'promote', 'export', 'main']
 
 # %% ../nbs/20_cli.ipynb #e9486b8a
-import json, os, re, sys
+import json, os, re, sys, time
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
@@ -18,14 +18,18 @@ import typer
 
 from . import __version__
 from .core import BadArgument, ECGError
+from .finetune_command import TUNE_COMMANDS
 from .labels import name_of
+from .log import EXIT, EXIT_CODES, FORMS, LEVELS, event, start_log
+from .longrun import Busy, Interrupted
 from .record_commands import COMMANDS, JsonOpt, RateOpt, SeedOpt, SourceArg, SystemOpt, out, say
 from .view_command import COMMANDS as VIEW
 from .table_commands import COMMANDS as TABLE_COMMANDS, BatchOpt, HomeOpt, MODEL_NAME, NameOpt, ThreadsOpt, model_help
 
 # %% ../nbs/20_cli.ipynb #1647f1a8
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
-                  help="Learns to read 12-lead ECGs, and reads them every night. Start with: arrhythmia demo")
+                  help="Learns to read 12-lead ECGs, and reads them every night. Start with: arrhythmia demo",
+                  epilog="Exit codes: " + "; ".join(f"{k} {v}" for k, v in EXIT_CODES.items()) + ".")
 
 AnyModelOpt = Annotated[Optional[str], typer.Option("--model", help=f"{model_help} [default: the champion, or ptbxl where there is none].")]
 DeviceOpt = Annotated[Optional[str], typer.Option(help="cuda, mps or cpu [default: cpu; train takes the best there is].")]
@@ -51,8 +55,7 @@ def demo(data: Annotated[Optional[Path], typer.Option(help="Real records instead
     _threads(threads); run_demo(home, data, records, epochs, seed)
 
 # %% ../nbs/20_cli.ipynb #a6b5adfd
-for _name, _command in COMMANDS.items(): app.command(_name)(_command)
-for _name, _command in VIEW.items(): app.command(_name)(_command)
+for _name, _command in (COMMANDS | VIEW | TUNE_COMMANDS).items(): app.command(_name)(_command)
 
 # %% ../nbs/20_cli.ipynb #68ead83e
 @app.command()
@@ -99,7 +102,6 @@ def train(ctx: typer.Context,
     """
     from arrhythmia_classifier.jobs import TrainSettings, settings_of, train_job
     from arrhythmia_classifier.tracking import Home
-    from arrhythmia_classifier.longrun import Interrupted
     if (records is None) == (resume is None): raise BadArgument("records", "given, or --resume, and not both", records and str(records))
     given = locals() | dict(data=str(records and records.resolve()), valid=valid and str(valid.resolve()), crop=crop or None, split=split if split in ("auto", "official", "tenth") else str(Path(split).resolve()))
     said = [f.name for f in fields(TrainSettings) if f.name in given and (f.name == "data" or ctx.get_parameter_source(f.name).name != "DEFAULT")]
@@ -107,7 +109,7 @@ def train(ctx: typer.Context,
     folder = resume or run or _new_run(Home(home)); _threads(threads)
     say(f"run {folder}")
     try: done = train_job(settings, folder, Home(home), bool(resume), device, register, say if as_json else out, out if as_json else lambda row: None)
-    except Interrupted as e: say(f"{e}; go on with: arrhythmia train --resume {folder}{_home(home)}"); raise typer.Exit(1)
+    except Interrupted as e: say(f"{e}; go on with: arrhythmia train --resume {folder}{_home(home)}"); raise typer.Exit(EXIT["interrupted"])
     if not done: return                                                   # another process of torchrun speaks
     if as_json: return out(done)
     out(f"classifier  {done['classifier']}   validation AUC {done['metrics']['auc']:.4f}")
@@ -159,11 +161,10 @@ def hold_out(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of 
     from arrhythmia_classifier.held_out import leave_one_source_out_job
     from arrhythmia_classifier.jobs import TrainSettings
     from arrhythmia_classifier.report import interval
-    from arrhythmia_classifier.train import Interrupted
     if not (run/"settings.json").is_file(): raise BadArgument("RUN", "the folder of a training run", str(run))
     _threads(threads); to = to or run/"held-out"
     try: r = leave_one_source_out_job(TrainSettings(**read_json(run/"settings.json")), to, device=device, n_boot=n_boot, say=say)
-    except Interrupted as e: say(f"{e}; the same command goes on"); raise typer.Exit(1)
+    except Interrupted as e: say(f"{e}; the same command goes on"); raise typer.Exit(EXIT["interrupted"])
     if as_json: return out(r)
     for s in r["sources"]: out(f"without {s['source']:<24}{s['n_records']:>8,} records  ROC-AUC {interval(s, 'auc')}  {s['n_classes']} findings")
     out(f"report  {to/'report.html'}")
@@ -249,6 +250,7 @@ def promote(records: Annotated[Optional[Path], typer.Argument(metavar="[RECORDS]
     from arrhythmia_classifier.tracking import Home, promote as gate
     _threads(threads)
     r = gate(Home(home), (o for o in (stream(records) if records else ()) if not isinstance(o, Rejected)), name, margin, n_boot=n_boot, seed=seed, dry_run=dry_run)
+    event("decision", **r)
     if as_json: return out(r)
     out(f"{name} version {r['challenger']}: {r['decision']}{' (dry run: nothing changed)' if dry_run else ''}")
     if "difference" in r: out(f"macro AUC {r['auc_challenger']:.4f} against {r['auc_champion']:.4f} of version {r['champion']}: "
@@ -279,20 +281,29 @@ def export(model: Annotated[str, typer.Argument(metavar="MODEL", help="As for --
 
 # %% ../nbs/20_cli.ipynb #76d09d48
 @app.callback(invoke_without_command=True)
-def _root(ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False):
+def _root(ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+          log: Annotated[Optional[str], typer.Option("--log", help=f"{' or '.join(FORMS)}: lines for people, or one JSON line an event, on stderr [default: $ARRHYTHMIA_LOG or text].")] = None,
+          log_level: Annotated[Optional[str], typer.Option("--log-level", help=f"{', '.join(LEVELS)}: events below it are not written [default: $ARRHYTHMIA_LOG_LEVEL or info].")] = None):
+    start_log(log, log_level)
     if version: out(f"arrhythmia_classifier {__version__}"); raise typer.Exit()
+    event("begin", command=ctx.invoked_subcommand, version=__version__)
 
 def main():
-    "Entry point of `arrhythmia`: runs a command and turns our errors into one line and an exit code."
-    try: app()
-    except BadArgument as e: say(f"arrhythmia: {e}"); sys.exit(2)
-    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); sys.exit(1)
-    except ECGError as e: say(f"arrhythmia: {e}"); sys.exit(1)
-    except OSError as e: say(f"arrhythmia: {_plain_path(e.filename)}{e.strerror or e}"); sys.exit(1)
-    except SystemExit as e:
-        if e.code == 130: say("arrhythmia: interrupted")                  # typer's code for Ctrl-C
-        sys.exit(1 if e.code == 130 else e.code)
-    except KeyboardInterrupt: say("arrhythmia: interrupted"); sys.exit(1)
+    "Entry point of `arrhythmia`: runs a command and turns our errors into one line and an exit code of `log.EXIT`."
+    begun = time.time(); code = _run()
+    event("end", code=code, meaning=EXIT_CODES.get(code, ""), seconds=round(time.time() - begun, 3)); sys.exit(code)
+
+def _run()->int:
+    def fail(text, kind="failed"): say(f"arrhythmia: {text}", "error"); return EXIT[kind]
+    try: return app() or EXIT["done"]
+    except BadArgument as e: return fail(e, "usage")
+    except Busy as e: return fail(e, "busy")
+    except Interrupted as e: return fail(e, "interrupted")
+    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()); return EXIT["failed"]
+    except ECGError as e: return fail(e)
+    except OSError as e: return fail(f"{_plain_path(e.filename)}{e.strerror or e}")
+    except SystemExit as e: return fail("interrupted", "interrupted") if e.code == 130 else e.code or 0          # 130: typer's code for Ctrl-C
+    except KeyboardInterrupt: return fail("interrupted", "interrupted")
 
 def _plain_path(name): # of an error, without the name that a file has while it is written
     name = re.sub(r"(^|/)[.](.+)[.][0-9]+[.]tmp$", r"\1\2", str(name or ""))

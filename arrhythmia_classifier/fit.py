@@ -129,6 +129,8 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
                    passes:int=1,                      # times that an epoch goes through the training records
                    teachers=(), share:float=.5,       # see `taught_by`
                    on_epoch=lambda row: None,
+                   start=None,                        # of the training dataset -> (network, groups of `Trainer`) to begin with; None: a new network
+                   about:dict={},                     # more lines for the card's `training`
                   )->Fitted:
     "Train, calibrate, choose thresholds; the result is ready to be saved."
     chooser = Thresholds(aim)                                         # a wrong aim is an error before the training, not after it
@@ -137,10 +139,11 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
         raise BadArgument("valid", "without patients of train", f"{len(both)} in both, e.g. {min(both)}")
     if config.compile and train.crop is None and not config.pad_to: config = replace(config, pad_to=tuple(round(e*train.fs) for e in EDGES))
     seed_everything(config.seed); ranks = join_ranks(); part = dict(workers=workers, rank=ranks.rank, world=ranks.world)
-    loaders = PartLoader(as_steps(train), batch_size, True, config.seed, passes=passes, **part), PartLoader(as_steps(valid), batch_size, **part); net = start_at_prior(WFDBResNetLSTM(model), train)
+    loaders = PartLoader(as_steps(train), batch_size, True, config.seed, passes=passes, **part), PartLoader(as_steps(valid), batch_size, **part)
     if teachers: loaders[0].taught = taught_by(teachers, train, share)
+    net, groups = start(train) if start else (start_at_prior(WFDBResNetLSTM(model), train), None)
     loss = FocalLoss() if loss is None else loss
-    t = Trainer(net, loss, *loaders, epoch_scores, config, folder, device=device, on_epoch=on_epoch, parts=[net.stem, *net.stages], prepare=to_millivolt).fit(resume)
+    t = Trainer(net, loss, *loaders, epoch_scores, config, folder, device=device, on_epoch=on_epoch, parts=[net.stem, *net.stages], prepare=to_millivolt, groups=groups).fit(resume)
     y, z, ids = t.predict(loaders[1])
     calibration = Calibration().fit(z, y); p = calibration(z); thresholds = chooser.fit(y, p).thresholds_
     info = dict(fingerprint=fingerprint(train.entries), n_train=len(train), n_valid=len(valid), n_patients=len({e.group for e in train.entries}),
@@ -148,7 +151,7 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
                 config=asdict(config) | dict(pad_to=list(config.pad_to)), crop=train.crop, augment=asdict(train.augment) if train.augment else None, batch_size=batch_size, passes=passes,
                 loss=dict(name=type(loss).__name__, **{k: getattr(loss, k) for k in ("gamma", "negative", "positive", "margin") if hasattr(loss, k)}),
                 teachers=len(teachers), share=share if teachers else None, threshold_aim=aim, device=t.device.type, epochs=len(t.history), best_epoch=t.best_row["epoch"], seconds=round(t.seconds),
-                processes=ranks.world, waited_for_data=round(sum(r["waited"] for r in t.timing)/max(sum(r["seconds"] for r in t.timing), 1e-9), 4))
+                processes=ranks.world, waited_for_data=round(sum(r["waited"] for r in t.timing)/max(sum(r["seconds"] for r in t.timing), 1e-9), 4), **about)
     metrics = dict(valid={k: round(v, 6) for k, v in t.best_row.items() if k != "epoch"},
                    calibration=dict(before=calibration_errors(y, sigmoid(z)), after=calibration_errors(y, p)))
     conformal = {f"{a:g}": Conformal(a).fit(y, p).to_dict() for a in RISKS}

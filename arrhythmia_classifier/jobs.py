@@ -12,7 +12,7 @@ __all__ = ['VERDICT', 'SYSTEMS', 'RECIPES', 'inspect_line', 'note_kind', 'inspec
 # %% ../nbs/19a_jobs.ipynb #3657e1a0
 import csv, json, shutil, time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from .decide import Thresholds
 from .delta import is_delta
 from .fit import fingerprint, fit_classifier
 from .labels import SCP, VOCABULARIES, name_of, vocabulary_of
+from .log import event
+from .longrun import run_lock
 from .loss import loss_of
 from .metrics import evaluate
 from .model import ModelConfig
@@ -171,9 +173,11 @@ class TrainSettings:
     share:float=.5               # of their answers in the targets
     name:str=MODEL               # three-level name in the registry
 
+    more_labels = ()             # what `labels` may be beside, for those who build on this
+
     def __post_init__(self):
         if self.size not in ("full", "small"): raise BadArgument("size", "'full' or 'small'", self.size)
-        if self.labels not in (*SYSTEMS, *VOCABULARIES): raise BadArgument("labels", f"one of {', '.join((*SYSTEMS, *VOCABULARIES))}", self.labels)
+        if self.labels not in (*SYSTEMS, *VOCABULARIES, *self.more_labels): raise BadArgument("labels", f"one of {', '.join((*SYSTEMS, *VOCABULARIES, *self.more_labels))}", self.labels)
         if not self.fs > 0: raise BadArgument("fs", "a positive number of Hz", self.fs)
         for k in ("min_count", "batch_size", "passes"):
             if getattr(self, k) < 1: raise BadArgument(k, "at least 1", getattr(self, k))
@@ -221,7 +225,9 @@ def _tell(about, say): # what a user should know of a corpus
     if about.get("repaired"): say("  repaired: " + ", ".join(f"{k} {n}" for k, n in about["repaired"].items()))
     if about.get("columns_ignored") and about["name"] == "table": say("  columns not understood: " + ", ".join(about["columns_ignored"]))
 
-def train_datasets(s:TrainSettings, cache, say=print)->tuple: # (train, valid) datasets
+def train_datasets(s:TrainSettings, cache, say=print,
+                   vocab=None, # the classes; None: as the settings say
+                  )->tuple:   # (train, valid) datasets
     "Open the data, split by patient, choose the classes; says what was left out and why."
     corpus = _opened(s.data, s, cache); other = _opened(s.valid, s, cache) if s.valid else None
     bad = [*corpus.rejected, *(other.rejected if other else ())]; _tell(corpus.about, say)
@@ -235,7 +241,7 @@ def train_datasets(s:TrainSettings, cache, say=print)->tuple: # (train, valid) d
         raise BadArgument("labels", f"'auto': {Path(s.data).name} holds {'SNOMED-CT codes' if s.system == 'scp' else 'SCP statements'}, {', '.join(sorted(other_words)[:3])} …", s.labels)
     if all(e.patient_id is None for e in entries): say("  no patients are known, so each record counts as one: the split may have a patient on both sides")
     parts = dict(train=entries, valid=[e for e in other.entries if e.codes]) if other else _sides(entries, s, say)
-    vocab, rare = (VOCABULARIES[s.labels], Counter()) if s.labels in VOCABULARIES else vocabulary_of((e.codes for e in parts["train"]), s.min_count)
+    vocab, rare = (vocab, Counter()) if vocab is not None else (VOCABULARIES[s.labels], Counter()) if s.labels in VOCABULARIES else vocabulary_of((e.codes for e in parts["train"]), s.min_count)
     if rare: say(f"  {len(rare)} diagnoses occur in fewer than {s.min_count} training records and get no class: {', '.join(map(name_of, list(rare)[:5]))}{' …' if len(rare) > 5 else ''}")
     train = corpus.dataset(parts["train"], vocab, s.fs, crop=s.crop, augment=s.augmentation, seed=s.seed)
     valid = (other or corpus).dataset(parts["valid"], vocab, s.fs)
@@ -275,22 +281,34 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
               folder,                      # of the run: settings, checkpoint, history, classifier, report
               home:Home,                   # where the model is registered
               resume:bool=False, device=None, register:bool=True, say=print, on_epoch=lambda row: None,
+              vocab=None,                  # the classes; None: as the settings say
+              begin=lambda vocab: {},      # of the classes: `start` and `about` of `fit_classifier`
+              check=lambda classifier, entries: {}, # of what came out and the records it has seen: more for the card's metrics
              )->dict:                      # folder, classifier, version, metrics, seconds; nothing in the other processes of torchrun
-    "Train a classifier from records on disk or in a table, save and register it as challenger."
-    ranks = join_ranks(); folder, begun = Path(ranks.agreed(str(folder))), time.time()
+    "Train a classifier from records on disk or in a table, save and register it as challenger; `Busy` where somebody else works in the folder."
+    ranks = join_ranks(); folder = Path(ranks.agreed(str(folder)))
+    if resume and not (folder/"settings.json").is_file(): raise BadArgument("resume", "the folder of a run", str(folder))
+    with nullcontext() if ranks.rank else run_lock(folder): return _train_in(ranks, folder, settings, home, resume, device, register, say, on_epoch, vocab, begin, check)
+
+def _own_settings(folder): # of a run of `train`
+    known = read_json(folder/"settings.json")
+    if "base" in known: raise BadArgument("resume", "the folder of a training; a fine-tuning goes on with arrhythmia finetune --resume", str(folder))
+    return TrainSettings(**known)
+
+def _train_in(ranks, folder, settings, home, resume, device, register, say, on_epoch, vocab, begin, check):
+    begun = time.time()
     if ranks.rank: say = lambda *_: None                                  # under torchrun, one process speaks and writes
-    if resume:
-        if not (folder/"settings.json").is_file(): raise BadArgument("resume", "the folder of a run", str(folder))
-        settings = TrainSettings(**read_json(folder/"settings.json"))
+    if resume: settings = settings or _own_settings(folder)
     elif (folder/"checkpoint.safetensors").exists(): raise BadArgument("run", "a new folder, or one that is resumed", str(folder))
     elif not ranks.rank: write_json(folder/"settings.json", asdict(settings))            # resolved paths: a run is resumed from anywhere
     s = settings; started = resume and (folder/"checkpoint.safetensors").is_file()   # else it was killed before its first step
     for f in folder.glob(".classifier.*.tmp"): shutil.rmtree(f, ignore_errors=True)
-    with ranks.in_turn(): train, valid = train_datasets(s, folder/"cache", say)
+    with ranks.in_turn(): train, valid = train_datasets(s, folder/"cache", say, vocab)
+    event("data", folder=str(folder), n_train=len(train), n_valid=len(valid), classes=len(train.vocab), resumed=started)
 
     def each(row):
         with open(folder/"history.jsonl", "a", encoding="utf-8") as f: f.write(json.dumps(row) + "\n")
-        say(epoch_line(row)); on_epoch(row)
+        event("epoch", **row); say(epoch_line(row)); on_epoch(row)
 
     same = dict(train=fingerprint(train.entries), valid=fingerprint(valid.entries))
     if started and read_json(folder/"data.json") != same: raise BadArgument("data", "the records that the run began with", same)
@@ -307,7 +325,7 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
             ranks.agreed(None)
         teachers.append(Classifier.load(place/"classifier"))
     if teachers: say(f"taught by {s.teachers}")
-    f = fit(s.seed + s.teachers, folder, started, each, teachers=teachers, share=s.share)
+    f = fit(s.seed + s.teachers, folder, started, each, teachers=teachers, share=s.share, **begin(train.vocab))
     if ranks.rank: return {}
     write_json(folder/"history.json", f.history); write_json(folder/"rejected.json", f.rejected)
     for i, (reason, detail) in list(f.rejected.items())[:5]: say(f"  rejected {i}: {reason}: {detail}")
@@ -315,10 +333,12 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
     m = evaluate(f.y, p, train.vocab, f.classifier.thresholds, [group[i] for i in f.ids], n_boot=200, seed=s.seed)
     write_json(folder/"valid_metrics.json", m); say("on the validation records, which chose the epoch, the calibration and the thresholds:")
     for l in score_lines(m): say("  " + l)
+    more = check(f.classifier, [*train.entries, *valid.entries]); f.classifier.card.metrics |= more
     f.classifier.save(folder/"classifier")
     out = dict(run=str(folder), classifier=str(folder/"classifier"), metrics=f.classifier.card.metrics["valid"], rejected=len(f.rejected), seconds=round(time.time() - begun))
     if register:
         say("registering …")
-        v = log_fit(home, folder/"classifier", asdict(s), f.history, dict(valid=m, calibration=f.classifier.card.metrics["calibration"]), s.name)
+        v = log_fit(home, folder/"classifier", asdict(s), f.history, dict(valid=m, calibration=f.classifier.card.metrics["calibration"], **more), s.name)
         out |= dict(name=v["name"], version=v["version"], mlflow_run=v["run_id"])
+    event("trained", **out)
     return out

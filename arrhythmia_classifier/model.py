@@ -104,7 +104,7 @@ def fold_batchnorm(model:WFDBResNetLSTM # in whatever mode; stays as it is
     dtype = model.head.weight.dtype; out = copy.deepcopy(model).double().eval()
     for part in (out.stem, *out.stages):
         for c, bn in (("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("short", "bns")):
-            if getattr(part, c, None) is None: continue
+            if getattr(part, c, None) is None or isinstance(getattr(part, bn), NoNorm): continue
             setattr(part, c, fuse_conv_bn_eval(getattr(part, c), getattr(part, bn))); setattr(part, bn, NoNorm())
     return out.to(dtype).requires_grad_(False)
 

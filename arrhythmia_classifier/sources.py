@@ -81,11 +81,12 @@ class TableDataset(ECGDataset):
         return row_to_record(row | dict(signal=signals.read_at(row["length"], row["offset"])))
 
 def table_entries(folder)->tuple: # (list of `Entry`, list of `Rejected`)
-    "What an unpacked table holds."
+    "What an unpacked table holds, in the order of the ids: a scan gives no order, and the seed of a training numbers the records."
     rows = pq.read_table(Path(folder)/"index.parquet", columns=["record_id", "labels", "patient_id", "n_samples", "fs", "length", "reason", "detail"]).to_pylist()
+    rows = sorted(enumerate(rows), key=lambda r: r[1]["record_id"])
     bad = lambda r: r["reason"] or not r["length"] or not r["fs"]
-    return ([Entry(r["record_id"], tuple(r["labels"] or ()), r["patient_id"], r["n_samples"] and r["n_samples"]/r["fs"], str(k)) for k, r in enumerate(rows) if not bad(r)],
-            [Rejected(r["record_id"], r["reason"] or "no_signal", r["detail"] or "") for r in rows if bad(r)])
+    return ([Entry(r["record_id"], tuple(r["labels"] or ()), r["patient_id"], r["n_samples"] and r["n_samples"]/r["fs"], str(k)) for k, r in rows if not bad(r)],
+            [Rejected(r["record_id"], r["reason"] or "no_signal", r["detail"] or "") for _, r in rows if bad(r)])
 
 # %% ../nbs/15a_sources.ipynb #d025ab26
 @dataclass

@@ -82,6 +82,7 @@ class Trainer:
                  on_epoch=lambda row: None, # called with each epoch's line of the history, on the first process
                  parts=(),               # modules of the model that `config.compile` compiles
                  prepare=lambda batch: batch, # what a batch needs on the device before the model takes it
+                 groups=None,            # of parameters, dicts of `params` and `scale`, a factor of the learning rate; None: all that learn, alike
                 ):
         self.ranks, device = join_ranks(), pick_device(device)
         self.device = torch.device("cuda", self.ranks.local) if device.type == "cuda" and self.ranks.world > 1 else device
@@ -90,7 +91,7 @@ class Trainer:
         self.train, self.valid, self.score, self.config, self.monitor, self.on_epoch = train, valid, score, config, monitor, on_epoch
         self.file = Path(folder)/"checkpoint.safetensors" if folder else None
         self.shadow = copy.deepcopy(self.model).eval().requires_grad_(False) if config.average else None     # the moving average
-        self.opt = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True if self.device.type == "cuda" else None)
+        self.opt = torch.optim.AdamW(groups or [p for p in model.parameters() if p.requires_grad], lr=config.lr, weight_decay=config.weight_decay, fused=True if self.device.type == "cuda" else None)
         self.epoch, self.step, self.sums, self.history, self.rejected, self.best = 0, 0, [0., 0], [], {}, None
         self.seconds, self._since = 0., time.time()                    # of all the sittings of a run
         self.timing = []     # of this process: seconds, records and seconds waited for data, an epoch
@@ -183,7 +184,7 @@ def _bar(self:Trainer, batches, *about): return progress(batches, *about) if not
 @patch
 def _train_epoch(self:Trainer, stopped):
     per_epoch = len(self.train); total = per_epoch*self.config.epochs
-    self.model.train(); begun, self._waited, had = time.perf_counter(), 0., self.sums[1]
+    self.model.train(); self._still(); begun, self._waited, had = time.perf_counter(), 0., self.sums[1]
     with closing(self._fetch(self.train, self.epoch, self.step)) as batches:
         todo = self._bar(batches, f"epoch {self.epoch + 1}/{self.config.epochs}", per_epoch - self.step, "batch")
         for batch in todo:
@@ -199,10 +200,15 @@ def _train_epoch(self:Trainer, stopped):
     self.timing.append(dict(epoch=self.epoch + 1, records=int(self.sums[1] - had), seconds=time.perf_counter() - begun, waited=self._waited))
 
 @patch
+def _still(self:Trainer): # a batch norm whose weights are frozen keeps its statistics, too
+    for m in self.model.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.affine and not m.weight.requires_grad: m.eval()
+
+@patch
 def _train_step(self:Trainer, batch, lr):
     n = len(batch.record_id); N = self.ranks.sums(n)[0]
     if not N: return
-    for g in self.opt.param_groups: g["lr"] = lr
+    for g in self.opt.param_groups: g["lr"] = lr*g.get("scale", 1.)
     self._weight = float(n > 0)
     if n and self.config.mixup: batch = mixed(batch, self.config.mixup)
     if n: loss = self.loss(self._logits(batch, self.config.precision == "bf16"), batch.target)
