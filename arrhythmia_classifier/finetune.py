@@ -67,7 +67,7 @@ def freeze(net:nn.Module, what:str="stem")->nn.Module: # a key of `FROZEN`; chan
 def layer_groups(net:WFDBResNetLSTM, decay:float=DECAY)->list: # in (0, 1]; -> dicts of params and scale, as `Trainer` takes them
     "The parts that learn, from the head down, each with its share of the learning rate."
     if not 0 < decay <= 1: raise BadArgument("layer_decay", "in (0, 1]", decay)
-    parts = [[net.head], [net.lstm, net.attention], [net.stages], [net.stem]]
+    parts = [[net.head, net.norm], [net.lstm, net.pool], [net.stages], [net.stem]]
     groups = [dict(params=[p for m in ms for p in m.parameters() if p.requires_grad], scale=decay**k) for k, ms in enumerate(parts)]
     return [g for g in groups if g["params"]]
 
