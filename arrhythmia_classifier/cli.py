@@ -6,8 +6,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/cli.html.md"""
 
 # %% auto #0
 __all__ = ['app', 'HomeOpt', 'ModelOpt', 'AnyModelOpt', 'NameOpt', 'DeviceOpt', 'ThreadsOpt', 'BatchOpt', 'BootOpt', 'MODEL_NAME',
-           'demo', 'train', 'evaluate', 'hold_out', 'predict', 'timeline', 'ingest', 'batch', 'promote', 'export',
-           'main']
+           'demo', 'train', 'evaluate', 'hold_out', 'predict', 'timeline', 'ingest', 'batch', 'export', 'main']
 
 # %% ../nbs/20_cli.ipynb #e9486b8a
 import json, os, re, sys
@@ -21,6 +20,7 @@ from . import __version__
 from .core import BadArgument, ECGError
 from .labels import name_of
 from .record_commands import COMMANDS, JsonOpt, RateOpt, SeedOpt, SourceArg, SystemOpt, out, say
+from .registry_commands import COMMANDS as REGISTRY
 
 # %% ../nbs/20_cli.ipynb #1647f1a8
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -59,6 +59,9 @@ def demo(data: Annotated[Optional[Path], typer.Option(help="Real records instead
 
 # %% ../nbs/20_cli.ipynb #a6b5adfd
 for _name, _command in COMMANDS.items(): app.command(_name)(_command)
+
+# %% ../nbs/20_cli.ipynb #c830ff8f
+for _name, _command in REGISTRY.items(): app.command(_name)(_command)
 
 # %% ../nbs/20_cli.ipynb #68ead83e
 @app.command()
@@ -283,30 +286,6 @@ def batch(records: Annotated[Optional[Path], typer.Option(help="Delta table of r
         out(f"{r['new']} records answered ({r['ok']} ok, {r['rejected']} rejected), {r['skipped']} had an answer of {r['model_name']} {r['model_version']}   {r['results']}")
         for k, n in r["reasons"].items(): out(f"  rejected {n}: {k}")
     if r["new"] and not r["ok"]: say("no record could be answered"); raise typer.Exit(1)
-
-# %% ../nbs/20_cli.ipynb #e669e79c
-@app.command()
-def promote(records: Annotated[Optional[Path], typer.Argument(metavar="[RECORDS]", help="Held-out labelled records: any source. Not needed while there is no champion.", show_default=False)] = None,
-            margin: Annotated[float, typer.Option(help="Macro ROC-AUC by which the challenger must be better.")] = 0.,
-            dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and say so, change nothing.")] = False,
-            n_boot: BootOpt = 1000, seed: SeedOpt = 0, threads: ThreadsOpt = 1, name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
-    """Make the challenger the champion if it is better than the one that stands there, on the same held-out records.
-
-    \b
-    Examples:
-      arrhythmia promote held_out
-      arrhythmia promote held_out --margin 0.005 --dry-run
-    """
-    from arrhythmia_classifier.dataset import Rejected
-    from arrhythmia_classifier.sources import stream
-    from arrhythmia_classifier.tracking import Home, promote as gate
-    _threads(threads)
-    r = gate(Home(home), (o for o in (stream(records) if records else ()) if not isinstance(o, Rejected)), name, margin, n_boot=n_boot, seed=seed, dry_run=dry_run)
-    if as_json: return out(r)
-    out(f"{name} version {r['challenger']}: {r['decision']}{' (dry run: nothing changed)' if dry_run else ''}")
-    if "difference" in r: out(f"macro AUC {r['auc_challenger']:.4f} against {r['auc_champion']:.4f} of version {r['champion']}: "
-                               f"{r['difference']:+.4f} ({r['low']:+.4f} to {r['high']:+.4f}) on {r['n_records']} records, {r['n_classes']} classes")
-    if r.get("classes_lost"): out(f"classes of version {r['champion']} that the challenger does not have: {r['classes_lost']}")
 
 # %% ../nbs/20_cli.ipynb #a4c7bad5
 @app.command()

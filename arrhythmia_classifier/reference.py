@@ -25,7 +25,7 @@ from .unlike import FEATURES, signal_features
 # %% ../nbs/10b_reference.ipynb #38c6158e
 QUALITY = dict(fs="Hz, as declared", seconds="length as declared", absent="leads that were not recorded", good="share of leads without a fault",
                swing="mV, median lead", baseline="mV, median lead", noise="µV, median lead", mains="µV, median lead", rail="share of time at a rail, worst lead",
-               limb="µV, worst contradiction of a limb lead", interval="s between beats", fast="share of the chest leads' power above 15 Hz", inverted="share of leads whose largest deflection is downward")
+               limb="µV, worst contradiction of a limb lead, 5 or more: less is rounding, which a table or a file adds", interval="s between beats", fast="share of the chest leads' power above 15 Hz", inverted="share of leads whose largest deflection is downward")
 _feature = {f: i for i, f in enumerate(FEATURES)}
 _fast = [i for f, i in _feature.items() if f[0] == "share" and f[1].startswith("chest") and float(f[1].split()[1].split("-")[0]) >= 15]
 
@@ -38,7 +38,7 @@ def quality_numbers(r:Record)->dict: # of `QUALITY`, NaN where unknown
     except Exception: pass                                        # too short or odd for these two
     x = r.signal[there] - np.nanmedian(r.signal[there], 1, keepdims=True) if there.any() else np.zeros((1, 1))
     return dict(fs=float(r.fs), seconds=r.duration, absent=len(q.absent), good=q.good, **{k: _middle(m[k]) for k in ("swing", "baseline", "noise", "mains")},
-                rail=float(np.nanmax(m["rail"], initial=0)), limb=math.nan if q.limb_uv is None else q.limb_uv, interval=math.exp(f[_feature["beats", "interval"]]),
+                rail=float(np.nanmax(m["rail"], initial=0)), limb=math.nan if q.limb_uv is None else max(5., q.limb_uv), interval=math.exp(f[_feature["beats", "interval"]]),
                 fast=float(np.exp(f[_fast]).sum()), inverted=float((np.nanmax(-x, 1) > np.nanmax(x, 1)).mean()))
 
 # %% ../nbs/10b_reference.ipynb #3778f099
