@@ -21,7 +21,7 @@ from scipy.stats import fisher_exact, ks_2samp
 from .core import BadArgument, ECGError, atomic_path, write_json
 from .dataset import Rejected
 from .labels import name_of
-from .reference import QUALITY, Sample, quality_columns, quality_numbers, sample_from_bytes
+from .reference import QUALITY, Sample, four_digits, quality_columns, quality_numbers, sample_from_bytes
 from .delta import is_delta, open_table
 from .batch import PREDICTIONS
 from .sources import stream
@@ -81,7 +81,7 @@ def drift(ref:Sample, cur:Sample,
     if not 0 < level < 1: raise BadArgument("level", "between 0 and 1", level)
     if cur.codes != ref.codes: raise BadArgument("reference", "of a classifier with the same classes", f"{len(ref.codes)} classes, against {len(cur.codes)}")
     if min(len(ref.p), len(cur.p)) < FEW: raise ECGError(f"too few answered records to tell: {len(cur.p)}, and {len(ref.p)} in the reference, at least {FEW} are needed")
-    rows = [_values("score", c, ref.p[:, j], cur.p[:, j]) for j, c in enumerate(ref.codes)]
+    a, b = four_digits(ref.p), four_digits(cur.p); rows = [_values("score", c, a[:, j], b[:, j]) for j, c in enumerate(ref.codes)]
     rows += [_rates("rate", c, int(ref.counts[j]), ref.n_ok, int(cur.counts[j]), cur.n_ok) for j, c in enumerate(ref.codes)]
     rows += [_values("signal", k, ref.quality[k], cur.quality[k]) for k in QUALITY if k in ref.quality and k in cur.quality]
     rows += [_rates("rejected", "all", ref.n - ref.n_ok, ref.n, cur.n - cur.n_ok, cur.n)] + [_rates("rejected", k, ref.reasons.get(k, 0), ref.n, cur.reasons.get(k, 0), cur.n) for k in sorted({*ref.reasons, *cur.reasons})]
