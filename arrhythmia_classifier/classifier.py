@@ -184,6 +184,7 @@ class Classifier:
                  threads:int=1):                        # of the CPU, for each call; see `cpu_threads`
         self.network, self.card, self.device, self.threads = network, card, pick_device(device or "cpu"), threads
         self.vocab, self.fs = vocabulary_from_list(card.labels), card.fs
+        self.reference = None                                                        # bytes of a `Sample`, see [what it is used to](reference.html)
         self.thresholds = np.array(card.thresholds); self._model = None
         self.unlike = Unlike.from_dict(card.unlike) if card.unlike else None
         self.step = ModelConfig(**card.model).downsampling if card.model else None   # samples that a step of attention stands for
@@ -298,6 +299,7 @@ def save(self:Classifier, folder):
         else: (tmp/"model.pt2").write_bytes(self._archive)
         self.card.sha256 = hashlib.sha256((tmp/"model.pt2").read_bytes()).hexdigest()
         write_json(tmp/"card.json", asdict(self.card))
+        if self.reference: (tmp/"reference.parquet").write_bytes(self.reference)
     return folder
 
 @patch(cls_method=True)
@@ -310,6 +312,7 @@ def load(cls:Classifier, folder, device=None):
     archive = (folder/"model.pt2").read_bytes()
     if card.sha256 and hashlib.sha256(archive).hexdigest() != card.sha256: raise ECGError(f"{folder.name}/model.pt2 is not the one that card.json describes")
     out = cls(load_pt2(folder/"model.pt2", device), card, device); out._archive = archive
+    if (folder/"reference.parquet").is_file(): out.reference = (folder/"reference.parquet").read_bytes()
     return out
 
 # %% ../nbs/11_classifier.ipynb #b02ff507

@@ -29,7 +29,8 @@ from .model import ModelConfig
 from .model_card import model_card
 from .sources import open_corpus
 from .synth import write_synth
-from .tracking import Home, load_classifier, promote
+from .gate import promote
+from .tracking import Home, load_classifier
 from .train import TrainConfig
 
 # %% ../nbs/19b_demo.ipynb #2d8c7383

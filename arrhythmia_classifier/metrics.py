@@ -120,15 +120,16 @@ def _nanmean(v): # mean over classes of each resample, without those that it hap
 def compare_auc(y, p_a, p_b,        # truth and two sets of scores, `(N, C)`
                 groups=None,        # patients
                 n_boot:int=1000, level:float=.9, seed:int=0,
-               )->dict:             # auc_a, auc_b, difference (b - a) with low and high, n_classes
+               )->dict:             # auc_a, auc_b, difference (b - a) with low and high, n_classes; classes: column, n_positive, difference, standard error of each
     "Difference of macro ROC-AUC by a paired bootstrap over patients, over the classes that have both sides."
     y = np.asarray(y); keep = np.flatnonzero((y > .5).any(0) & (y < .5).any(0))
     if not len(keep): raise BadArgument("y", "such that at least one class has positives and negatives", f"{len(y)} records")
     w = bootstrap_weights(np.arange(len(y)) if groups is None else groups, n_boot, seed)
     w = np.concatenate([np.ones((1, len(y)), w.dtype), w])
-    a, b = (_nanmean(np.stack([ranking(y[:, c], np.asarray(p)[:, c], w)[0] for c in keep], 1)) for p in (p_a, p_b))
+    A, B = (np.stack([ranking(y[:, c], np.asarray(p)[:, c], w)[0] for c in keep], 1) for p in (p_a, p_b)); a, b, each = _nanmean(A), _nanmean(B), B - A
     low, high = np.nanquantile((b - a)[1:], [(1 - level)/2, (1 + level)/2])
-    return dict(auc_a=float(a[0]), auc_b=float(b[0]), difference=float(b[0] - a[0]), low=float(low), high=float(high), n_classes=len(keep), level=level)
+    return dict(auc_a=float(a[0]), auc_b=float(b[0]), difference=float(b[0] - a[0]), low=float(low), high=float(high), n_classes=len(keep), level=level,
+                classes=[dict(column=int(c), n_positive=int((y[:, c] > .5).sum()), difference=float(d[0]), se=float(np.nanstd(d[1:]))) for c, d in zip(keep, each.T)])
 
 # %% ../nbs/09_metrics.ipynb #3a4bb655
 def operating_points(y, s)->tuple: # truth and scores `(N,)` -> thresholds, strictest first, with the positives and the records that are called
