@@ -20,6 +20,7 @@ import typer
 from . import __version__
 from .core import BadArgument, ECGError
 from .labels import name_of
+from .spark_commands import SPARK_COMMANDS, ModelsOpt, SparkOpt, WhereOpt, batch_on_spark, ingest_on_spark
 from .record_commands import COMMANDS, JsonOpt, RateOpt, SeedOpt, SourceArg, SystemOpt, out, say
 
 # %% ../nbs/20_cli.ipynb #1647f1a8
@@ -58,7 +59,7 @@ def demo(data: Annotated[Optional[Path], typer.Option(help="Real records instead
     _threads(threads); run_demo(home, data, records, epochs, seed)
 
 # %% ../nbs/20_cli.ipynb #a6b5adfd
-for _name, _command in COMMANDS.items(): app.command(_name)(_command)
+for _name, _command in (COMMANDS | SPARK_COMMANDS).items(): app.command(_name)(_command)
 
 # %% ../nbs/20_cli.ipynb #68ead83e
 @app.command()
@@ -236,13 +237,14 @@ def _clock(s): return f"{int(s)//3600:02d}:{int(s)//60%60:02d}:{s%60:04.1f}"
 # %% ../nbs/20_cli.ipynb #1674345a
 @app.command()
 def ingest(records: SourceArg, labels: SystemOpt = "auto", rate: RateOpt = None, table: Annotated[Optional[Path], typer.Option(help="Delta table [default: HOME/tables/ecg_records].")] = None,
-           home: HomeOpt = None, as_json: JsonOpt = False):
+           spark: SparkOpt = False, home: HomeOpt = None, as_json: JsonOpt = False):
     """Append records to a Delta table; what is there already is skipped, what can't be read becomes a row with its reason.
 
     \b
     Examples:
       arrhythmia ingest my_records
       arrhythmia ingest my_records --table tables/ecg_records
+      arrhythmia ingest /Volumes/main/ecg/files/incoming --spark --table main.ecg.ecg_records
     """
     from arrhythmia_classifier.delta import ingest as ingest_records, is_delta
     from arrhythmia_classifier.corpora import open_folder
@@ -250,7 +252,8 @@ def ingest(records: SourceArg, labels: SystemOpt = "auto", rate: RateOpt = None,
     from arrhythmia_classifier.sources import stream
     from arrhythmia_classifier.tracking import Home
     table = table or Home(home).records
-    if is_delta(records) or is_pack(records): r = ingest_records(stream(records), table)
+    if spark: r = ingest_on_spark(records, table, labels, rate)
+    elif is_delta(records) or is_pack(records): r = ingest_records(stream(records), table)
     else: f = open_folder(records, labels, rate); r = ingest_records([*f.entries, *f.rejected], table, read=f.load)      # headers first: what is there already is not read
     r |= dict(table=str(table))
     if as_json: out(r)
@@ -265,6 +268,7 @@ def ingest(records: SourceArg, labels: SystemOpt = "auto", rate: RateOpt = None,
 def batch(records: Annotated[Optional[Path], typer.Option(help="Delta table of records [default: HOME/tables/ecg_records].")] = None,
           results: Annotated[Optional[Path], typer.Option(help="Delta table of answers [default: HOME/tables/ecg_predictions].")] = None,
           model: ModelOpt = "champion", batch_size: BatchOpt = 32, threads: ThreadsOpt = 1,
+          spark: SparkOpt = False, models: ModelsOpt = None, where: WhereOpt = None,
           name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
     """The nightly job: one row of answers for every record of a table that this model version has not answered yet.
 
@@ -272,12 +276,15 @@ def batch(records: Annotated[Optional[Path], typer.Option(help="Delta table of r
     Examples:
       arrhythmia batch
       arrhythmia batch --records tables/ecg_records --results tables/ecg_predictions --model 3
+      arrhythmia batch --spark --records main.ecg.ecg_records --results main.ecg.ecg_predictions --models /Volumes/main/ecg/files/models
     """
     from arrhythmia_classifier.choose import choose_model
     from arrhythmia_classifier.delta import run_batch
     from arrhythmia_classifier.tracking import Home
     h = Home(home); _threads(threads); c = choose_model(model, Home(home), name, threads=threads)
-    r = run_batch(records or h.records, results or h.predictions, lambda: c, c.card.name, c.card.version or c.card.sha256[:12], batch_size) | dict(results=str(results or h.predictions))
+    if not spark and (models or where): raise BadArgument("--models" if models else "--where", "given with --spark", str(models or where))
+    if spark: r = batch_on_spark(records or h.records, results or h.predictions, c, models or h.path/"models", batch_size, where) | dict(results=str(results or h.predictions))
+    else: r = run_batch(records or h.records, results or h.predictions, lambda: c, c.card.name, c.card.version or c.card.sha256[:12], batch_size) | dict(results=str(results or h.predictions))
     if as_json: out(r)
     else:
         out(f"{r['new']} records answered ({r['ok']} ok, {r['rejected']} rejected), {r['skipped']} had an answer of {r['model_name']} {r['model_version']}   {r['results']}")
