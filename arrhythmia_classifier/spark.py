@@ -22,6 +22,7 @@ from .corpora import load_entry
 from .dataset import Entry, Rejected, rejection
 from .batch import PREDICTIONS, RECORDS, predictor, records_to_batch, rejected_to_row
 from .delta import open_table
+from .ranks import join_ranks
 
 # %% ../nbs/16_spark.ipynb #9a8791d3
 CONF = {"spark.sql.execution.arrow.maxRecordsPerBatch": "64",     # rows of a batch that a worker gets: 64 of 120 kB are 8 MB
@@ -186,6 +187,10 @@ def ingest_spark(spark, folder, # an opened `corpora.Folder`, of files that ever
                 rejections=[dict(record_id=i, reason=now[i][1], detail=now[i][2]) for i in bad])
 
 # %% ../nbs/16_spark.ipynb #4390945b
+def _agreed(fn, args): # every process returns what the first one does: in local mode Spark takes the result of any
+    out = fn(*args)
+    return join_ranks().agreed(out)
+
 def distribute(fn, *args,        # function of an installed module, such as `jobs.train_job`, and its arguments
                processes:int=2,  # as many as GPUs
                gpu:bool=False,
@@ -195,4 +200,4 @@ def distribute(fn, *args,        # function of an installed module, such as `job
     if processes < 1: raise BadArgument("processes", "at least 1", processes)
     try: from pyspark.ml.torch.distributor import TorchDistributor
     except ImportError: raise MissingExtra("pyspark", "spark") from None
-    return TorchDistributor(num_processes=processes, local_mode=local, use_gpu=gpu).run(fn, *args)
+    return TorchDistributor(num_processes=processes, local_mode=local, use_gpu=gpu).run(_agreed, fn, args)
