@@ -9,7 +9,7 @@ __all__ = ['CONF', 'COLUMNS', 'MERGE', 'FILES', 'INGEST', 'spark_session', 'sail
            'make_table', 'pending', 'answers', 'run_spark', 'read_files', 'ingest_spark', 'distribute']
 
 # %% ../nbs/16_spark.ipynb #43f19a30
-import os, re, shutil, sys
+import os, re, shutil, sys, warnings
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -31,6 +31,11 @@ CONF = {"spark.sql.execution.arrow.maxRecordsPerBatch": "64",     # rows of a ba
         "spark.executorEnv.OMP_NUM_THREADS": "1",
         "spark.sql.session.timeZone": "UTC"}
 
+@contextmanager
+def _quiet(): # PySpark warns at each turn that pandas 3 is new to it; no row here goes through pandas
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning); yield
+
 def spark_session(**conf # further settings, with _ for .
                  ):      # SparkSession, classic or Connect
     "The session that is there, that of $SPARK_REMOTE, or a new local one."
@@ -38,10 +43,11 @@ def spark_session(**conf # further settings, with _ for .
     except ImportError: raise MissingExtra("pyspark", "spark") from None
     b = SparkSession.builder
     if "DATABRICKS_RUNTIME_VERSION" in os.environ: return b.getOrCreate()        # the job's cluster has its settings, see resources/batch.job.yml
-    if remote := os.environ.get("SPARK_REMOTE"): return b.remote(remote).getOrCreate()
+    if remote := os.environ.get("SPARK_REMOTE"):
+        with _quiet(): return b.remote(remote).getOrCreate()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)                      # else workers take the first python3 in PATH
     for k, v in (CONF | {k.replace("_", "."): v for k, v in conf.items()}).items(): b = b.config(k, v)
-    return b.getOrCreate()
+    with _quiet(): return b.getOrCreate()
 
 @contextmanager
 def sail():
@@ -49,7 +55,7 @@ def sail():
     try: from pysail.spark import SparkConnectServer; from pyspark.sql.connect.session import SparkSession
     except ImportError: raise MissingExtra("pysail", "spark") from None
     server = SparkConnectServer("127.0.0.1", 0); server.start(background=True)
-    spark = SparkSession.builder.remote("sc://{}:{}".format(*server.listening_address)).create()
+    with _quiet(): spark = SparkSession.builder.remote("sc://{}:{}".format(*server.listening_address)).create()
     try: yield spark
     finally: spark.stop(); server.stop()
 
