@@ -25,7 +25,8 @@ def command_faults(words):
     c = COMMANDS[words[0]]; context = c.context_class(c, info_name=words[0])
     try: given, extra, _ = c.make_parser(context).parse_args(list(map(str, words[1:])))
     except Exception as e: return [f"{words[0]}: {e}"]
-    lack = [p.name for p in c.params if p.required and given.get(p.name) in (None, "", ()) or p.required and "Unset" in str(given.get(p.name)).title() and not isinstance(given.get(p.name), str)]
+    said = lambda v: isinstance(v, (str, list, tuple)) and len(v) > 0
+    lack = [p.name for p in c.params if p.required and not said(given.get(p.name))]
     return [f"{words[0]}: too many words: {extra}"]*bool(extra) + [f"{words[0]}: no {n}" for n in lack]
 
 
