@@ -60,7 +60,7 @@ def same(name, a, b):
     assert a.keys() == b.keys(), (name, len(a), len(b)); worst = 0.
     for i, x in a.items():
         y, p, q = b[i], dict(x["probabilities"] or ()), dict(b[i]["probabilities"] or ())
-        assert all(x[k] == y[k] for k in ("status", "reason", "detail", "labels", "model_name", "model_version") if k in y), (name, x, y)
+        assert all((x[k] or "") == (y[k] or "") for k in ("status", "reason", "detail", "labels", "model_name", "model_version") if k in y), (name, x, y)
         assert p.keys() == q.keys(); worst = max([worst, *(abs(p[c] - q[c]) for c in p)])
     assert worst <= 1e-6, (name, worst)
     return worst
