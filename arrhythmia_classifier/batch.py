@@ -12,6 +12,7 @@ __all__ = ['RECORDS', 'PREDICTIONS', 'utc_now', 'fitting_step', 'encode_signal',
 from datetime import datetime, timezone
 from functools import partial
 from hashlib import sha256
+from threading import Lock
 from uuid import uuid4
 
 import numpy as np
@@ -133,14 +134,15 @@ def predictions_to_batch(predictions, # of `Prediction`s
     return pa.RecordBatch.from_pylist([row(p) for p in predictions], schema=PREDICTIONS)
 
 # %% ../nbs/14_batch.ipynb #7bc302dc
-_loaded = {}
+_loaded, _loading = {}, Lock()                     # some engines run their tasks as threads of one process
 
 def _classifier(token, load):
     "The predictor's classifier, loaded at its first use in this process; the last few stay."
-    if token not in _loaded:
-        while len(_loaded) >= 4: del _loaded[next(iter(_loaded))]
-        _loaded[token] = load() if callable(load) else Classifier.load(load)
-    return _loaded[token]
+    with _loading:
+        if token not in _loaded:
+            while len(_loaded) >= 4: del _loaded[next(iter(_loaded))]
+            _loaded[token] = load() if callable(load) else Classifier.load(load)
+        return _loaded[token]
 
 def _failed(item, e):
     return Prediction(item.record_id, "rejected", [], {}, "failed", f"{type(e).__name__}: {e}"[:300])

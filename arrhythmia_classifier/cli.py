@@ -24,6 +24,7 @@ from .log import EXIT, EXIT_CODES, FORMS, LEVELS, event, start_log
 from .longrun import Busy, Interrupted
 from .record_commands import COMMANDS, JsonOpt, RateOpt, SeedOpt, SourceArg, SystemOpt, out, say
 from .registry_commands import COMMANDS as REGISTRY
+from .spark_commands import SPARK_COMMANDS
 from .table_commands import COMMANDS as TABLE_COMMANDS, BatchOpt, HomeOpt, MODEL_NAME, NameOpt, ThreadsOpt, model_help
 from .view_command import COMMANDS as VIEW
 
@@ -56,7 +57,7 @@ def demo(data: Annotated[Optional[Path], typer.Option(help="Real records instead
     _threads(threads); run_demo(home, data, records, epochs, seed)
 
 # %% ../nbs/20_cli.ipynb #a6b5adfd
-for _name, _command in (COMMANDS | VIEW | TUNE_COMMANDS).items(): app.command(_name)(_command)
+for _name, _command in (COMMANDS | VIEW | TUNE_COMMANDS | SPARK_COMMANDS).items(): app.command(_name)(_command)
 
 # %% ../nbs/20_cli.ipynb #c830ff8f
 for _name, _command in REGISTRY.items(): app.command(_name)(_command)

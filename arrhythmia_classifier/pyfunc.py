@@ -28,5 +28,5 @@ class ECGModel(PythonModel):
         fn = predictor(lambda: self.classifier, "", "", int((params or {}).get("batch_size", 32)))
         out = pa.Table.from_batches(fn([pa.RecordBatch.from_pylist(rows, schema=RECORDS)])).to_pylist()
         keep = ("record_id", "status", "reason", "detail", "labels", "probabilities")
-        for o in out: o["probabilities"] = o["probabilities"] and dict(o["probabilities"])
+        for o in out: o |= dict(reason=o["reason"] or "", detail=o["detail"] or "", probabilities=dict(o["probabilities"] or ()))  # empty, not null: MLflow's `spark_udf` makes the text "nan" of a null, and fails at a null map
         return pd.DataFrame(out, columns=keep)

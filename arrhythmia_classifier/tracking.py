@@ -63,9 +63,9 @@ class Home:
         "A client of this home's store and registry."
         return self.mlflow().MlflowClient(self.tracking_uri, self.registry_uri)
 
-    def experiment(self, name:str="arrhythmia_classifier")->str: # id
+    def experiment(self, name:str="arrhythmia_classifier")->str: # id; $MLFLOW_EXPERIMENT_NAME goes before, as Databricks wants an absolute path there
         "The experiment, made at its first use; a local one keeps its artifacts in the home."
-        client = self.client(); found = client.get_experiment_by_name(name)
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or name; client = self.client(); found = client.get_experiment_by_name(name)
         if found: return found.experiment_id
         where = (self.path/"artifacts").as_uri() if self.tracking_uri.startswith("sqlite") else None
         try: return client.create_experiment(name, artifact_location=where)
