@@ -127,7 +127,7 @@ def main():
     home = f"http://127.0.0.1:{server.server_port}/"; slow = {}; seen = dict(diagrams=0, formulas=0)
     try:
         with sync_playwright() as pw:
-            browser = launch(pw); page = browser.new_page(); met = []; watch(page, home, met)
+            browser = launch(pw); page = browser.new_page(reduced_motion="reduce"); met = []; watch(page, home, met)
             for name in names:
                 t = time.time()
                 try:
