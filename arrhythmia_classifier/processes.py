@@ -12,6 +12,7 @@ import multiprocessing, os, signal, threading, time, traceback
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from .core import BadArgument, ECGError
@@ -62,12 +63,20 @@ def _there(make, items, workers, stop):
     try:
         while more or flying:
             while more and len(flying) < 2*workers:
-                try: flying.append(pool.submit(_do, next(items)))
-                except StopIteration: more = False
+                try: item = next(items)
+                except StopIteration: more = False; break
+                with _quiet(): flying.append(pool.submit(_do, item))                # this may start a process
             if flying: yield _landed(flying.popleft().result())
             more = more and not stop()
     except BrokenProcessPool: raise ECGError("a worker process has died, perhaps for want of memory: try fewer workers; what was committed is kept") from None
     finally: pool.shutdown(cancel_futures=True)
+
+@contextmanager
+def _quiet(): # no signal to end reaches a worker before it has learnt to leave them to its parent: what is begun inherits the mask
+    if not hasattr(signal, "pthread_sigmask"): yield; return
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try: yield
+    finally: signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 def _landed(result):
     if isinstance(result, _Failed): raise ECGError(f"in a worker process: {result.message}") from RuntimeError(result.trace)
