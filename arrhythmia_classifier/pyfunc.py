@@ -29,4 +29,4 @@ class ECGModel(PythonModel):
         out = pa.Table.from_batches(fn([pa.RecordBatch.from_pylist(rows, schema=RECORDS)])).to_pylist()
         keep = ("record_id", "status", "reason", "detail", "labels", "probabilities")
         for o in out: o |= dict(reason=o["reason"] or "", detail=o["detail"] or "", probabilities=dict(o["probabilities"] or ()))  # empty, not null: MLflow's `spark_udf` makes the text "nan" of a null, and fails at a null map
-        return pd.DataFrame(out, columns=keep)
+        return pd.DataFrame(out, columns=keep, dtype=object)                  # nothing is None, and null in JSON; as text columns it would be NaN, which JSON does not have

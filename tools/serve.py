@@ -63,6 +63,11 @@ def stop(p): # the server with all its children; none may be left
 def ask(url, **body): return requests.post(f"{url}/invocations", json=body, timeout=120)
 
 
+def strict(text): # JSON as a program in another language reads it: without NaN
+    def no(word): raise ValueError(f"{word} is no JSON")
+    return json.loads(text, parse_constant=no)["predictions"]
+
+
 def main(folder, clients):
     with tempfile.TemporaryDirectory() as d:
         home = Home(Path(d)/"home"); c = Classifier.load(folder) if folder else load_shipped(); uri = log_training(home, c)["uri"]
@@ -76,16 +81,16 @@ def main(folder, clients):
                     if requests.get(f"{url}/ping", timeout=2).status_code == 200: break
                 except requests.ConnectionError: time.sleep(.3)
             up = time.monotonic() - begun
-            r = ask(url, dataframe_records=rows, params=dict(batch_size=4)); assert r.status_code == 200, r.text[:500]; check(r.json()["predictions"], want)
-            r = ask(url, dataframe_records=[row | dict(fs=int(row["fs"])) for row in rows]); assert r.status_code == 200, r.text[:500]; check(r.json()["predictions"], want)    # 100 is 100.0
+            r = ask(url, dataframe_records=rows, params=dict(batch_size=4)); assert r.status_code == 200, r.text[:500]; check(strict(r.text), want)
+            r = ask(url, dataframe_records=[row | dict(fs=int(row["fs"])) for row in rows]); assert r.status_code == 200, r.text[:500]; check(strict(r.text), want)    # 100 is 100.0
             broken = [dict(rows[0], signal=rows[0]["signal"][:-4]), dict(rows[1], leads=["X", "Y"]), rows[2], dict(rows[3], fs=None)]
             r = ask(url, dataframe_records=broken); assert r.status_code == 200, r.text[:500]
-            got = [(a["status"], a["reason"]) for a in r.json()["predictions"]]
+            got = [(a["status"], a["reason"]) for a in strict(r.text)]
             assert [s for s, _ in got] == ["rejected", "rejected", "ok", "rejected"] and all(why for s, why in got if s == "rejected"), got
             wrong = dict(no_fs=dict(dataframe_records=[{k: v for k, v in rows[0].items() if k != "fs"}]), text_fs=dict(dataframe_records=[dict(rows[0], fs="fast")]), nothing=dict(), other=dict(inputs=[1, 2]))
             codes = {k: ask(url, **body).status_code for k, body in wrong.items()}; assert set(codes.values()) == {400}, codes
             assert requests.post(f"{url}/invocations", data="{", headers={"Content-Type": "application/json"}, timeout=60).status_code == 400
-            def one(k): i = k % len(rows); r = ask(url, dataframe_records=[rows[i]]); assert r.status_code == 200, r.text[:300]; check(r.json()["predictions"], [want[i]])
+            def one(k): i = k % len(rows); r = ask(url, dataframe_records=[rows[i]]); assert r.status_code == 200, r.text[:300]; check(strict(r.text), [want[i]])
             begun = time.monotonic()
             with ThreadPoolExecutor(clients) as pool: list(pool.map(one, range(2*clients)))
             print(f"serve: up after {up:.0f} s, {len(rows)} records as by predict, rejected rows {got}, wrong requests {codes}, {2*clients} requests of {clients} clients right in {time.monotonic() - begun:.1f} s")
