@@ -47,7 +47,7 @@ def commits(table): return sum(1 for f in os.scandir(table/"_delta_log") if f.na
 def moment(kind, rng, process, table):
     "Wait for the moment of a kill; whether the process still runs then."
     were, until = commits(table), time.monotonic() + 60
-    if kind == "any time": until = time.monotonic() + rng.uniform(0, 5)
+    if kind == "any time": until = time.monotonic() + rng.uniform(0, 8)
     else:
         while process.poll() is None and commits(table) == were and time.monotonic() < until: time.sleep(.002)
         if kind == "after a commit": until = time.monotonic() + rng.uniform(0, .5)
@@ -114,7 +114,7 @@ def main():
         while not DeltaTable.is_deltatable(str(root/"answers")) and p.poll() is None: time.sleep(.01)
         p.kill(); p.communicate()
         while total["jobs"] < o.kills:
-            k = total["jobs"]; folder = root/f"in{len(folders)}"; folder.mkdir(); folders.append(folder)
+            k = len(folders); folder = root/f"in{len(folders)}"; folder.mkdir(); folders.append(folder)
             for r in fresh(100): write_record(r, folder)
             kind = kinds[k % 3]; jobs = [answer(1 + k % 2)] + ([answer(1)] if rng.random() < .6 and kind != "between" else []); appender = append(folder)
             alive = moment(kind, rng, jobs[0], root/"answers")
