@@ -31,7 +31,7 @@ def guard_intervals(comparison:dict,          # of `compare_auc`
                    )->list:                   # a dict for each: column, n_positive, difference, low, high, falls
     "The differences of the guarded classes, with simultaneous intervals."
     rows = [c for c in comparison["classes"] if c["column"] in set(columns)]; z = norm.ppf(1 - (1 - level)/2/max(1, len(rows)))
-    ends = [(c["difference"] - z*c["se"], c["difference"] + z*c["se"]) for c in rows]
+    ends = [(float(c["difference"] - z*c["se"]), float(c["difference"] + z*c["se"])) for c in rows]
     return [dict(column=c["column"], n_positive=c["n_positive"], difference=c["difference"], low=lo, high=hi, falls=bool(hi < 0 if tolerance is None else not lo > -tolerance))
             for c, (lo, hi) in zip(rows, ends)]
 

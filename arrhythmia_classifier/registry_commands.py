@@ -14,8 +14,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from .core import BadArgument, atomic_path
-from .record_commands import JsonOpt, SeedOpt, SourceArg, out, say
+from .core import atomic_path
+from .record_commands import JsonOpt, SeedOpt, SourceArg, out
 
 # %% ../nbs/19f_registry_commands.ipynb #3b36df76
 HomeOpt = Annotated[Optional[Path], typer.Option("--home", help="Folder of registry, tables and runs [default: $ARRHYTHMIA_HOME or ./arrhythmia-home].")]
