@@ -7,7 +7,10 @@ Needs Java 17 and `pip install 'arrhythmia_classifier[spark]'`. Times are printe
 import os
 
 os.environ |= dict(OMP_NUM_THREADS="1", ARRHYTHMIA_QUIET="1", MLFLOW_DISABLE_TELEMETRY="true")
-for k in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "SPARK_REMOTE"): os.environ.pop(k, None)
+def alone(): # MLflow leaves its address in the environment, where a second registry would find it
+    for k in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "SPARK_REMOTE"): os.environ.pop(k, None)
+
+alone()
 import argparse, logging, subprocess, sys, tempfile, time, warnings
 from collections import Counter
 from functools import partial
@@ -95,7 +98,7 @@ def engines(home, n):
 
 
 def processes(home, jvm=None):
-    data = home/"wfdb"; write_synth(data, 60, fs=100, seconds=2, seed=3); h = Home(home/"ddp")
+    alone(); data = home/"wfdb"; write_synth(data, 60, fs=100, seconds=2, seed=3); h = Home(home/"ddp")
     s = dict(size="small", epochs=1, batch_size=8, min_count=5, split="tenth", crop=None, augment=False)
     flags = [f for k, v in s.items() for f in ([f"--no-{k}"] if v is False else [f"--{k.replace('_', '-')}", str(v or 0)])]
     begun = time.time()
