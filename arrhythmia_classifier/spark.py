@@ -52,7 +52,8 @@ def spark_session(**conf # further settings, with _ for .
 @contextmanager
 def sail():
     "A session of a Sail server in this process; it ends with the block."
-    try: from pysail.spark import SparkConnectServer; from pyspark.sql.connect.session import SparkSession
+    try:
+        with _quiet(): from pysail.spark import SparkConnectServer; from pyspark.sql.connect.session import SparkSession
     except ImportError: raise MissingExtra("pysail", "spark") from None
     server = SparkConnectServer("127.0.0.1", 0); server.start(background=True)
     with _quiet(): spark = SparkSession.builder.remote("sc://{}:{}".format(*server.listening_address)).create()
