@@ -39,7 +39,7 @@ from peers import PEERS, parameters
 PARTS = ("shortcut", "pooled", "norm", "zero")
 HALF = dict(stem_channels=16, channels=(32, 64, 128))
 SHORT = dict(epochs=1, passes=4, model=HALF)                       # on top of the recipe
-FULL = dict(epochs=1, passes=4)                                     # for networks against each other
+FULL = dict(epochs=1, passes=8)                                     # for networks against each other
 ROWS = dict(
     base={}, student=dict(teachers=1), focal=dict(loss="focal"), asymmetric=dict(loss="asymmetric"),
     no_prior=dict(prior=False),                                     # the head begins at one half for every class

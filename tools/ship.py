@@ -19,7 +19,8 @@ def main(run, name):
     if differs: sys.exit(f"{run.name} was not trained by the recipe {name}: {differs}")
     c = Classifier.load(run/"classifier"); c.card.name = name; c.card.training |= FACTS[name]; c.save(dest)
     lines = (run/"history.jsonl").read_text().splitlines(); settings.pop("data"), settings.pop("name")
-    (ROOT/"benchmarks"/f"{name}-training.jsonl").write_text("\n".join([json.dumps(dict(command=FACTS[name]["command"], settings=settings)), *lines]) + "\n")
+    teachers = [dict(seed=settings["seed"] + k, **Classifier.load(run/f"teacher-{k}"/"classifier").card.metrics["valid"]) for k in range(settings.get("teachers", 0))]
+    (ROOT/"benchmarks"/f"{name}-training.jsonl").write_text("\n".join([json.dumps(dict(command=FACTS[name]["command"], settings=settings, teachers=teachers)), *lines]) + "\n")
     size = sum(f.stat().st_size for f in dest.iterdir()); print(f"{dest.relative_to(ROOT)}: {size/1e6:.1f} MB, {c}")
     if size > 15e6: sys.exit("larger than 15 MB")
 
