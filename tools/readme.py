@@ -30,7 +30,7 @@ def page(path):
         c["source"] = "".join(c["source"])
         if c["cell_type"] == "raw" and c["source"].startswith("---"): head, c["source"] = yaml.safe_load(c["source"].strip().strip("-")), ""
         if re.search(r"^#\| echo: false", c["source"], re.M):                 # only what it gives, as text
-            text = "".join("".join(o["data"]["text/markdown"]) for o in c["outputs"]); c.clear(); c |= dict(cell_type="markdown", id="table", metadata={}, source=text)
+            text = "".join("".join(o["data"]["text/markdown"]) for o in c["outputs"]); c.clear(); c |= dict(cell_type="markdown", id=f"table-{nb['cells'].index(c)}", metadata={}, source=text)
         if c["cell_type"] == "code": c["source"] = "\n".join(l for l in c["source"].split("\n") if not l.startswith("#|"))
     nb["metadata"] = dict(language_info=dict(name="python"))
     nb["cells"] = opening(path) + [{k: v for k, v in c.items() if k in KEYS} for c in nb["cells"] if c["source"].strip()]
