@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .core import BadArgument, ECGError
+from .core import ECGError
 from .records import Record, resampled
 from .quality import measure, quality
 from .unlike import FEATURES, signal_features
