@@ -134,11 +134,11 @@ def predictions_to_batch(predictions, # of `Prediction`s
     return pa.RecordBatch.from_pylist([row(p) for p in predictions], schema=PREDICTIONS)
 
 # %% ../nbs/14_batch.ipynb #7bc302dc
-_loaded, _loading = {}, Lock()                     # some engines run their tasks as threads of one process
+_loaded, _loading = {}, {}                         # some engines run their tasks as threads of one process: a lock each
 
 def _classifier(token, load):
     "The predictor's classifier, loaded at its first use in this process; the last few stay."
-    with _loading:
+    with _loading.setdefault(token, Lock()):
         if token not in _loaded:
             while len(_loaded) >= 4: del _loaded[next(iter(_loaded))]
             _loaded[token] = load() if callable(load) else Classifier.load(load)
