@@ -139,10 +139,10 @@ _loaded, _loading = {}, {}                         # some engines run their task
 def _classifier(token, load):
     "The predictor's classifier, loaded at its first use in this process; the last few stay."
     with _loading.setdefault(token, Lock()):
-        if token not in _loaded:
-            while len(_loaded) >= 4: del _loaded[next(iter(_loaded))]
-            _loaded[token] = load() if callable(load) else Classifier.load(load)
-        return _loaded[token]
+        if (model := _loaded.get(token)) is None:
+            while len(_loaded) >= 4: _loaded.pop(next(iter(_loaded)), None)
+            model = _loaded[token] = load() if callable(load) else Classifier.load(load)
+        return model
 
 def _failed(item, e):
     return Prediction(item.record_id, "rejected", [], {}, "failed", f"{type(e).__name__}: {e}"[:300])
