@@ -69,7 +69,7 @@ def decode_signal(data:bytes, n_leads:int,
     if n_leads < 1 or len(data) % (2*n_leads): raise BadRecord("unreadable", f"{len(data)} bytes are no {n_leads} leads of int16")
     if not (np.isfinite(uv_per_lsb) and uv_per_lsb > 0): raise BadRecord("unreadable", f"uv_per_lsb is {uv_per_lsb}")
     q = np.cumsum(np.frombuffer(data, "<i2").reshape(n_leads, -1), axis=1, dtype=np.int16)
-    x = (q * float(uv_per_lsb) / 1000).astype(np.float32)
+    x = q * float(uv_per_lsb); x /= 1000; x = x.astype(np.float32)
     if len(data) and q.min() == -32768: x[q == -32768] = np.nan
     return x
 
@@ -112,7 +112,7 @@ def row_to_record(row:dict # of `ecg_records`; columns that only describe may be
     if row["fs"] is None or row["uv_per_lsb"] is None: raise BadRecord("unreadable", "fs or uv_per_lsb is null")
     x = decode_signal(data, len(leads), row["uv_per_lsb"])
     if n is not None and n != x.shape[1]: raise BadRecord("unreadable", f"{x.shape[1]} samples a lead, {n} declared")
-    return from_leads(row["record_id"], x, leads, row["fs"], codes=tuple(row.get("labels") or ()), patient_id=row.get("patient_id"),
+    return from_leads(row["record_id"], x, leads, row["fs"], own=True, codes=tuple(row.get("labels") or ()), patient_id=row.get("patient_id"),
                       uv_per_lsb=row["uv_per_lsb"], source=row.get("source") or "")
 
 def row_to_item(row:dict)->Record|Rejected:
