@@ -17,7 +17,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 import pyarrow as pa
-from deltalake import ColumnProperties, CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from pyarrow.compute import min_max
+from deltalake import ColumnProperties, CommitProperties, DeltaTable, QueryBuilder, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.schema import Field, PrimitiveType
 
@@ -69,11 +70,13 @@ def open_table(path,             # folder of the table
 
 def _lack(path, schema): return set(schema.names) - {f.name for f in DeltaTable(str(path)).schema().fields}
 
+_frugal = {"datafusion.execution.batch_size": "64", "datafusion.execution.target_partitions": "1"}    # one file after the other: memory does not grow with their number
+
 def _stream(table, columns=None, predicate=None):
-    "Batches of a table, of about one row group each, in the types of its schema (the scan itself yields string views)."
-    plain = pa.schema(table.schema().to_arrow())
-    for rb in pa.RecordBatchReader.from_stream(table.scan(columns=columns, predicate=predicate)):
-        yield rb.cast(pa.schema([plain.field(n) for n in rb.schema.names]))
+    "Batches of a table, of at most 64 rows, in the types of its schema (the engine itself yields string views)."
+    plain = pa.schema(table.schema().to_arrow()); names = ", ".join(f'"{c}"' for c in columns or plain.names)
+    found = QueryBuilder(_frugal).register("t", table).execute(f"SELECT {names} FROM t" + (f" WHERE {predicate}" if predicate else ""))
+    for rb in pa.RecordBatchReader.from_stream(found): yield rb.cast(pa.schema([plain.field(n) for n in rb.schema.names]))
 
 def _ids(table, predicate=None): # set of record ids
     return {i for rb in _stream(table, ["record_id"], predicate) for i in rb.column(0).to_pylist()}
@@ -215,7 +218,8 @@ def merge_predictions(results_table, # folder of `ecg_predictions`
                       rows:pa.Table, # of schema `PREDICTIONS`, no record twice
                      )->int:         # rows inserted
     "Insert the rows whose key isn't there; replace older ones that were rejected. An answer is final."
-    on = " AND ".join(f"t.{c} = s.{c}" for c in ("record_id", "model_name", "model_version"))
+    def bounds(c): ends = min_max(rows[c]); return f"t.{c} = s.{c} AND t.{c} >= {_quoted(ends['min'])} AND t.{c} <= {_quoted(ends['max'])}"
+    on = " AND ".join(map(bounds, ("record_id", "model_name", "model_version")))          # with its bounds spelled out, most files need not be opened
     def commit():
         return (DeltaTable(str(results_table)).merge(rows, on, source_alias="s", target_alias="t")
                 .when_matched_update_all(predicate="t.status = 'rejected' AND s.predicted_at > t.predicted_at").when_not_matched_insert_all().execute())
