@@ -162,9 +162,9 @@ class Prediction:
     warning:str|None=None      # then: in which way
 
     def to_dict(self)->dict:
-        "The line that machines get (`--json`)."
+        "The line that machines get (`--json`), probabilities to six digits."
         known = {} if self.unlike is None else dict(unlike=round(self.unlike, 4), warning=self.warning)
-        if self.status == "ok": return dict(record=self.record_id, status="ok", labels=self.labels, snomed=list(to_snomed(self.labels)), **known, probabilities=self.probabilities)
+        if self.status == "ok": return dict(record=self.record_id, status="ok", labels=self.labels, snomed=list(to_snomed(self.labels)), **known, probabilities={c: float(f"{p:.6g}") for c, p in self.probabilities.items()})
         return dict(record=self.record_id, status="rejected", reason=self.reason, detail=self.detail)
 
 # %% ../nbs/11_classifier.ipynb #a049cf22
@@ -216,7 +216,7 @@ def probabilities(self:Classifier, logits)->np.ndarray:
 @patch
 def _answer(self:Classifier, record_id, p, unlike=None, warning=None):
     labels = [c for c, there in zip(self.vocab.codes, p >= self.thresholds) if there]
-    return Prediction(record_id, "ok", labels, {c: float(f"{v:.6g}") for c, v in zip(self.vocab.codes, p)}, unlike=unlike, warning=warning)
+    return Prediction(record_id, "ok", labels, {c: float(v) for c, v in zip(self.vocab.codes, p)}, unlike=unlike, warning=warning)
 
 @patch
 def likeness(self:Classifier, signals)->list: # of signals that are ready: (score, its reason above 1, else None) of each; (None, None) where the card says nothing

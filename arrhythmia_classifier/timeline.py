@@ -118,7 +118,7 @@ def summary(self:Timeline, seconds:float=60.)->Prediction:
     for j in np.flatnonzero(time >= need - 1e-9):                      # the shortest run of readable cells that ends at j and holds a minute
         i = np.searchsorted(time, time[j] - need + 1e-9, side="right") - 1
         if time[j] > time[i]: best = np.maximum(best, (total[j] - total[i]) / (time[j] - time[i]))
-    return Prediction(self.record_id, "ok", [c for c, v, t in zip(self.codes, best, self.thresholds) if v >= t], {c: float(f"{v:.6g}") for c, v in zip(self.codes, best)})
+    return Prediction(self.record_id, "ok", [c for c, v, t in zip(self.codes, best, self.thresholds) if v >= t], {c: float(v) for c, v in zip(self.codes, best)})
 
 @patch
 def write(self:Timeline, path, **kw): # a .csv or .json file; further arguments of `episodes`

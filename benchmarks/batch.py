@@ -25,7 +25,7 @@ import torch
 from deltalake import write_deltalake
 
 from arrhythmia_classifier.batch import records_to_batch, row_to_record
-from arrhythmia_classifier.core import write_json
+from arrhythmia_classifier.core import MissingExtra, write_json
 from arrhythmia_classifier.delta import _writer, run_batch
 from arrhythmia_classifier.shipped import load_shipped, shipped
 from arrhythmia_classifier.synth import synth_records
@@ -33,7 +33,35 @@ from arrhythmia_classifier.synth import synth_records
 from timing import Watch, ratio, turns
 
 GOALS, AT_MOST = dict(two_processes=1.8, share_of_model=.85), dict(memory_growth=1.1)
-ENGINES = {}   # name -> function(records table, results table, folder of a classifier) -> records a second: engines beside ours take their place here
+
+
+def by_sail(records, results, model):
+    "Records a second of the same function under Sail, from a table to a table."
+    from arrhythmia_classifier.spark import run_spark, sail
+    with sail() as s: r = run_spark(s, records, results, model, "main.ecg.ptbxl", "1")
+    return r["new"]/r["seconds"]
+
+
+def by_pyspark(records, results, model):
+    "The same under PySpark in a JVM, two workers, which have loaded the model before; without Delta's jars, so it reads the table's files and keeps no answers."
+    from deltalake import DeltaTable
+    from arrhythmia_classifier.spark import answers, spark_session
+    jvm = spark_session(spark_master="local[2]", spark_ui_enabled="false", spark_driver_host="127.0.0.1", spark_driver_bindAddress="127.0.0.1"); jvm.sparkContext.setLogLevel("ERROR")
+    rows = jvm.read.parquet(*DeltaTable(str(records)).file_uris()).repartition(2); go = lambda rows: answers(rows, model, "main.ecg.ptbxl", "1").toArrow().num_rows
+    try: go(rows.limit(64)); begun = time.monotonic(); n = go(rows); return n/(time.monotonic() - begun)
+    finally: jvm.stop()
+
+
+ENGINES = dict(sail=by_sail, pyspark=by_pyspark)   # beside ours, with the extra spark
+
+
+def engines(table, tmp):
+    "Records a second of each that is installed."
+    out = {}
+    for k, f in ENGINES.items():
+        try: out[k] = round(f(table, tmp/k, shipped()["ptbxl"]), 1)
+        except MissingExtra as e: print(k, e)
+    return out
 
 
 def make_table(path, some, n, chunk=500):
@@ -117,7 +145,7 @@ def main():
         if not o.no_ratios:
             table = make_table(tmp/"records", some, n); out |= shares(table, some, tmp, rounds, n); print(out, flush=True)
             out |= two_processes(table, tmp, rounds)
-            out |= dict(engines={k: round(f(table, tmp/k, shipped()["ptbxl"]), 1) for k, f in ENGINES.items()})
+            out |= dict(engines=engines(table, tmp))
         if not o.no_memory: out |= memory(some, tmp, o.records or (1000 if o.quick else 20_000), o.quick)
     out |= dict(fs=o.fs, rounds=rounds, quick=o.quick, cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), others_share=watch.others(), python=platform.python_version(), torch=torch.__version__)
     for k, v in out.items():

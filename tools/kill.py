@@ -11,7 +11,7 @@ Then all is run to its end, by two jobs and two ingests at once, and looked at. 
 import os
 
 os.environ |= dict(OMP_NUM_THREADS="1", ARRHYTHMIA_QUIET="1")
-import argparse, json, random, signal, subprocess, sys, tempfile, time
+import argparse, json, random, signal, subprocess, sys, tempfile, threading, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from deltalake import DeltaTable
 from arrhythmia_classifier.classifier import Classifier
 from arrhythmia_classifier.delta import ingest, scan_records
 from arrhythmia_classifier.labels import vocabulary_of
+from arrhythmia_classifier.core import MissingExtra
 from arrhythmia_classifier.records import write_record
+from arrhythmia_classifier.spark import sail
 from arrhythmia_classifier.synth import synth_records
 
 KEY = "record_id", "model_name", "model_version"
@@ -85,14 +87,8 @@ def verify(root, model, expected):
 def by_spark(root):
     "Rows that Spark counts through Sail, a server without a JVM; None where it is not installed."
     try:
-        from pysail.spark import SparkConnectServer
-        from pyspark.sql import SparkSession
-    except ImportError: return None
-    server = SparkConnectServer("127.0.0.1", 0); server.start(background=True)
-    try:
-        spark = SparkSession.builder.remote("sc://{}:{}".format(*server.listening_address)).getOrCreate()
-        t = spark.read.format("delta").load(str(root/"answers")); return t.select(*KEY).distinct().count(), t.count()
-    finally: server.stop()
+        with sail() as spark: t = spark.read.format("delta").load(str(root/"answers")); return t.select(*KEY).distinct().count(), t.count()
+    except MissingExtra: return None
 
 
 def main():
@@ -117,11 +113,13 @@ def main():
             k = len(folders); folder = root/f"in{len(folders)}"; folder.mkdir(); folders.append(folder)
             for r in fresh(100): write_record(r, folder)
             kind = kinds[k % 3]; jobs = [answer(1 + k % 2)] + ([answer(1)] if rng.random() < .6 and kind != "between" else []); appender = append(folder)
+            end = threading.Timer(rng.uniform(.5, 2.5), appender.kill) if k % 2 else threading.Timer(0, lambda: None); end.start()
             alive = moment(kind, rng, jobs[0], root/"answers")
             for p in jobs: alive_now = p.poll() is None; p.kill(); p.communicate(); total["jobs"] += alive_now
             if alive: moments[kind] = moments.get(kind, 0) + 1
             else: ingest(fresh(1000), root/"records", chunk=500)                # it was through before its moment: more work
-            if k % 2: total["ingests"] += appender.poll() is None; appender.kill(); appender.communicate()
+            end.join()
+            if k % 2: appender.communicate(); total["ingests"] += appender.returncode == -signal.SIGKILL
             else: must(appender)
             print(f"kill {total['jobs']:3d}  {kind:15s} {len(rows(root/'answers', ['record_id'])):6d} answers of {len(expected)}", flush=True)
         must(*[start(root, "ingest", f, "--table", "records") for f in folders[-2:]])
