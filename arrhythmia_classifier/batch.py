@@ -134,15 +134,16 @@ def predictions_to_batch(predictions, # of `Prediction`s
     return pa.RecordBatch.from_pylist([row(p) for p in predictions], schema=PREDICTIONS)
 
 # %% ../nbs/14_batch.ipynb #7bc302dc
-_loaded, _loading = {}, {}                         # some engines run their tasks as threads of one process: a lock each
+_slots, _guard = {}, Lock()                        # token → [lock, classifier]; some engines run their tasks as threads of one process
 
 def _classifier(token, load):
     "The predictor's classifier, loaded at its first use in this process; the last few stay."
-    with _loading.setdefault(token, Lock()):
-        if (model := _loaded.get(token)) is None:
-            while len(_loaded) >= 4: _loaded.pop(next(iter(_loaded)), None)
-            model = _loaded[token] = load() if callable(load) else Classifier.load(load)
-        return model
+    with _guard:
+        slot = _slots.setdefault(token, [Lock(), None])
+        while len(_slots) > 4: del _slots[next(iter(_slots))]            # the newest is the last
+    with slot[0]:
+        if slot[1] is None: slot[1] = load() if callable(load) else Classifier.load(load)
+        return slot[1]
 
 def _failed(item, e):
     return Prediction(item.record_id, "rejected", [], {}, "failed", f"{type(e).__name__}: {e}"[:300])

@@ -142,7 +142,9 @@ class Card:
     created:str=""             # UTC
     sha256:str=""              # of model.pt2
 
-    def __post_init__(self):
+    def __post_init__(self):                                            # name and version become names of folders
+        if not re.fullmatch(r"\w[\w .+-]*", str(self.name)): raise BadArgument("name", "letters, digits and . _ + - between them", self.name)
+        if not re.fullmatch(r"(\w[\w .+-]*)?", str(self.version)): raise BadArgument("version", "letters, digits and . _ + - between them, or empty", self.version)
         C = len(self.labels)
         for k, v in dict(thresholds=self.thresholds, scale=self.calibration.get("scale", ()), bias=self.calibration.get("bias", ())).items():
             if len(v) != C: raise BadArgument(k, f"one number a class, {C}", len(v))

@@ -46,7 +46,7 @@ class PartLoader(Loader):
     def batches(self, epoch:int=0, start:int=0):
         one = super().__len__()
         for k in range(start//one if one else self.passes, self.passes): yield from map(self._soft, super().batches(epoch*self.passes + k, max(start - k*one, 0)))
-    def _soft(self, b): return b if self.taught is None else b._replace(target=self.taught(b))
+    def _soft(self, b): return b if self.taught is None or not b.record_id else b._replace(target=self.taught(b))
     def _plan(self, epoch):
         plan = super()._plan(epoch)
         return plan if self.world == 1 else [b[self.rank::self.world] for b in plan]
@@ -112,6 +112,7 @@ def taught_by(teachers,        # `Classifier`s with the dataset's classes and ra
         if (t.vocab, t.fs) != (dataset.vocab, dataset.fs): raise BadArgument("teachers", f"classifiers of these {len(dataset.vocab)} classes at {dataset.fs:g} Hz", t.card.name)
     whole = copy(dataset); whole.crop = whole.augment = None; known = {}
     for b in progress(PartLoader(as_steps(whole), batch_size).batches(), "teach", -(-len(whole)//batch_size), "batches"):
+        if not b.record_id: continue                                   # all of its records were rejected
         b = to_millivolt(b); n = torch.full((len(b.target),), b.signal.shape[2]) if b.lengths is None else b.lengths
         known |= zip(b.record_id, torch.stack([t.network(b.signal, n)[0].sigmoid() for t in teachers]).mean(0))
     return lambda b: torch.stack([y if (p := known.get(i)) is None else torch.lerp(y, p, share) for i, y in zip(b.record_id, b.target)])

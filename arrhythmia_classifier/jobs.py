@@ -311,7 +311,7 @@ def _train_in(ranks, folder, settings, home, resume, device, register, say, on_e
         event("epoch", **row); say(epoch_line(row)); on_epoch(row)
 
     same = dict(train=fingerprint(train.entries), valid=fingerprint(valid.entries))
-    if started and read_json(folder/"data.json") != same: raise BadArgument("data", "the records that the run began with", same)
+    if resume and (folder/"data.json").is_file() and read_json(folder/"data.json") != same: raise BadArgument("data", "the records that the run began with", same)
     if not ranks.rank: write_json(folder/"data.json", same)
     def fit(seed, place, go_on, on_epoch, **kw):
         return fit_classifier(train, valid, s.network(len(train.vocab)), replace(s.config, seed=seed), s.batch_size, loss_of(s.loss, s.gamma), s.aim, s.name, place, go_on, device,

@@ -6,11 +6,13 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/spark.html.md"""
 
 # %% auto #0
 __all__ = ['CONF', 'COLUMNS', 'MERGE', 'FILES', 'INGEST', 'spark_session', 'sail', 'is_folder', 'relation', 'ddl', 'read_table',
-           'make_table', 'pending', 'answers', 'run_spark', 'read_files', 'ingest_spark', 'distribute']
+           'make_table', 'pending', 'answers', 'left_over', 'run_spark', 'read_files', 'ingest_spark', 'distribute']
 
 # %% ../nbs/16_spark.ipynb #43f19a30
 import os, re, shutil, sys, warnings
+from collections import Counter
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from time import monotonic
 from uuid import uuid4
@@ -119,15 +121,28 @@ ON t.record_id = s.record_id AND t.model_name = s.model_name AND t.model_version
 WHEN MATCHED AND t.status = 'rejected' AND s.predicted_at > t.predicted_at THEN UPDATE SET *
 WHEN NOT MATCHED THEN INSERT *"""
 
+def _drop(spark, place):
+    if is_folder(place): shutil.rmtree(place, ignore_errors=True)
+    else: spark.sql(f"DROP TABLE IF EXISTS {relation(place)}").collect()
+
+def left_over(spark, results, older=timedelta(days=2) # no job runs as long
+             )->list:                                 # places
+    "Tables of answers on the way to `results` whose job was killed before it could drop them; their names have the time."
+    stem, _, last = str(results).rpartition("/" if is_folder(results) else ".")
+    if is_folder(results): there = [f.name for f in Path(stem).glob(f"{last}_new_*")]
+    else: there = [r.tableName for r in spark.sql(f"SHOW TABLES{f' IN {relation(stem)}' if stem else ''}").collect()]
+    made = {name: m[1] for name in there if (m := re.fullmatch(re.escape(last) + r"_new_(\d{14})_\w+", name))}
+    limit = (datetime.now(timezone.utc) - older).strftime("%Y%m%d%H%M%S")
+    return [str(results)[:len(str(results)) - len(last)] + name for name, at in sorted(made.items()) if at < limit]
+
 @contextmanager
 def _staged(spark, df, results): # place of a table with the rows, while the block lasts
-    place = f"{results}_new_{uuid4().hex[:8]}"; w = df.write.format("delta")
+    for old in left_over(spark, results): _drop(spark, old)
+    place = f"{results}_new_{datetime.now(timezone.utc):%Y%m%d%H%M%S}_{uuid4().hex[:8]}"; w = df.write.format("delta")
     try:
         w.save(place) if is_folder(place) else w.saveAsTable(relation(place))
         yield place
-    finally:
-        if is_folder(place): shutil.rmtree(place, ignore_errors=True)
-        else: spark.sql(f"DROP TABLE IF EXISTS {relation(place)}").collect()
+    finally: _drop(spark, place)
 
 def run_spark(spark,             # session
               records, results,  # tables; that of the results is made if it isn't there
@@ -175,23 +190,29 @@ INGEST = """MERGE INTO {table} t USING {new} s ON t.record_id = s.record_id
 WHEN MATCHED AND t.reason IS NOT NULL AND s.reason IS NULL THEN UPDATE SET *
 WHEN NOT MATCHED THEN INSERT *"""
 
+def _conflicts(read, there): # rows just read whose content is not that of the table's row of the same id
+    both = read.selectExpr("record_id", "sha256 AS new", "detail").join(there.selectExpr("record_id", "sha256 AS old"), "record_id").where("old IS NOT NULL AND (new IS NULL OR new <> old)")
+    return [dict(record_id=i, detail=detail or "another signal") for i, detail in both.select("record_id", "detail").collect()]
+
 def ingest_spark(spark, folder, # an opened `corpora.Folder`, of files that every worker sees
                  table          # of `RECORDS`, made if it isn't there
                 )->dict:        # counts and rejections, as of `delta.ingest`
-    "Append what isn't in the table yet, and replace what was refused and can be read now."
+    "Append what isn't in the table yet, and replace what was refused and can be read now; what is there from another place is read and compared."
     make_table(spark, table, RECORDS); there = read_table(spark, table, RECORDS); place = lambda w: str(Path(w).absolute()) if w else ""
+    ids = Counter(x.record_id for x in [*folder.rejected, *folder.entries]); twice = [r for r in folder.rejected if ids[r.record_id] > 1 and r.reason == "duplicate_id"]
     files = {r.record_id: dict(record_id=r.record_id, reason=r.reason, detail=r.detail) for r in folder.rejected}
     files |= {e.record_id: dict(record_id=e.record_id, where=place(e.where), codes=list(e.codes), patient_id=e.patient_id) for e in folder.entries}
-    frame = lambda rows: spark.createDataFrame(pa.Table.from_pylist(rows, FILES)); listed = frame([*files.values()]).select("record_id") if files else None
+    frame = lambda rows: spark.createDataFrame(pa.Table.from_pylist(rows, FILES)); read = lambda rows: frame(rows).repartition(max(1, min(1000, len(rows)//64))).mapInArrow(read_files, ddl(RECORDS))
+    listed = frame([*files.values()]).select("record_id") if files else None
     state = lambda: {r[0]: r[1:] for r in there.join(listed, "record_id", "left_semi").select("record_id", "source", "reason", "detail").collect()} if files else {}
     old = state(); new = [f for i, f in files.items() if i not in old or old[i][1] and not f.get("reason")]
+    moved = [f for i, f in files.items() if f.get("where") and i in old and not old[i][1] and old[i][0] != f["where"]]; conflicts = _conflicts(read(moved), there) if moved else []
     if new:
-        frame(new).repartition(max(1, min(1000, len(new)//64))).mapInArrow(read_files, ddl(RECORDS)).createOrReplaceTempView("arrhythmia_ingest")
+        read(new).createOrReplaceTempView("arrhythmia_ingest")
         spark.sql(INGEST.format(table=relation(table), new="arrhythmia_ingest")).collect()
     now = state(); fresh = [i for i in now if i not in old]; bad = [i for i in fresh if now[i][1]]; mended = sum(bool(old[i][1]) and not now[i][1] for i in old)
-    return dict(records=len(files), added=len(fresh), mended=mended, skipped=len(old) - mended, rejected=len(bad),
-                other_source=sum(bool(f.get("where") and i in old and not old[i][1] and old[i][0] and old[i][0] != f["where"]) for i, f in files.items()),
-                rejections=[dict(record_id=i, reason=now[i][1], detail=now[i][2]) for i in bad])
+    return dict(records=len(files) + len(twice), added=len(fresh), mended=mended, skipped=len(old) - mended - len(conflicts), rejected=len(bad) + len(twice), other_content=len(conflicts), conflicts=conflicts,
+                rejections=[dict(record_id=i, reason=now[i][1], detail=now[i][2]) for i in bad] + [dict(record_id=r.record_id, reason=r.reason, detail=r.detail) for r in twice])
 
 # %% ../nbs/16_spark.ipynb #4390945b
 def _agreed(fn, args): # every process returns what the first one does: in local mode Spark takes the result of any

@@ -29,7 +29,7 @@ def place_of(table:Path)->str: # absolute folder or name
 def shared_model(c, models:Path)->Path: # `Classifier` -> folder of the copy
     "The classifier's copy in a folder that workers see, made unless it is there."
     from arrhythmia_classifier.classifier import Classifier
-    folder = Path(models).resolve()/c.card.name/(c.card.version or c.card.sha256[:12])
+    folder = Path(models).resolve()/c.card.name/(c.card.version or c.card.sha256[:12])          # the card lets no other characters into names than those of a folder
     if not (folder/"card.json").is_file(): c.save(folder)
     elif Classifier.load(folder).card.sha256 != c.card.sha256: raise BadArgument("models", f"a folder without another {c.card.name} of this version", str(folder))
     return folder

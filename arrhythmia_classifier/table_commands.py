@@ -47,14 +47,15 @@ def ingest(records: SourceArg, labels: SystemOpt = "auto", rate: RateOpt = None,
       arrhythmia ingest /Volumes/main/ecg/files/incoming --spark --table main.ecg.ecg_records
     """
     from arrhythmia_classifier.longrun import stop_flag
-    with stop_flag() as stop:
+    from arrhythmia_classifier.tracking import Home
+    table = table or Home(home).records
+    if spark:
+        from arrhythmia_classifier.spark_commands import ingest_on_spark
+        r = ingest_on_spark(records, table, labels, rate)
+    else:
         from arrhythmia_classifier.delta import ingest as ingest_records
-        from arrhythmia_classifier.tracking import Home
-        table = table or Home(home).records
-        if spark:
-            from arrhythmia_classifier.spark_commands import ingest_on_spark
-            r = dict(conflicts=[], other_content=0) | ingest_on_spark(records, table, labels, rate)
-        else: items, total, read = _items(records, labels, rate); r = ingest_records(items, table, chunk, total, read, workers, quick, stop)
+        items, total, read = _items(records, labels, rate)
+        with stop_flag() as stop: r = ingest_records(items, table, chunk, total, read, workers, quick, stop)
     r |= dict(table=str(table)); event("ingested", **r)
     if as_json: out(r)
     else:
@@ -62,7 +63,7 @@ def ingest(records: SourceArg, labels: SystemOpt = "auto", rate: RateOpt = None,
         for c in r["conflicts"]: out(f"not taken {c['record_id']}: it is there with another content ({c['detail']})")
         if r["mended"]: out(f"{r['mended']} that had been refused can be read now")
         out(f"{r['added']} records added ({r['rejected']} rejected), {r['skipped']} were there already{', ' + str(r['other_content']) + ' with another content' if r['conflicts'] else ''}   {table}")
-    if r["rejected"] == r["records"]: say("no record could be read"); raise typer.Exit(1)
+    if r["records"] and r["rejected"] == r["records"]: say("no record could be read"); raise typer.Exit(1)
 
 def _items(records, labels, rate): # what to ingest, how many, and how an `Entry` is read: headers first, signals in the workers
     from arrhythmia_classifier.corpora import open_folder
@@ -95,19 +96,18 @@ def batch(records: Annotated[Optional[Path], typer.Option(help="Delta table of r
     """
     from arrhythmia_classifier.longrun import stop_flag
     if not spark and (models or where): raise BadArgument("--models" if models else "--where", "given with --spark", str(models or where))
-    with stop_flag() as stop:
-        import torch
-        from arrhythmia_classifier.choose import choose_model
+    import torch
+    from arrhythmia_classifier.choose import choose_model
+    from arrhythmia_classifier.tracking import Home
+    h = Home(home); torch.set_num_threads(threads); c = choose_model(model, h, name, threads=threads); results = results or h.predictions
+    version = c.card.version or c.card.sha256[:12]
+    if spark:
+        from arrhythmia_classifier.spark_commands import batch_on_spark
+        r = batch_on_spark(records or h.records, results, c, models or h.path/"models", batch_size, where)
+    else:
         from arrhythmia_classifier.delta import run_batch
-        from arrhythmia_classifier.tracking import Home
-        h = Home(home); torch.set_num_threads(threads); c = choose_model(model, h, name, threads=threads); results = results or h.predictions
-        version = c.card.version or c.card.sha256[:12]
-        if spark:
-            from arrhythmia_classifier.spark_commands import batch_on_spark
-            r = batch_on_spark(records or h.records, results, c, models or h.path/"models", batch_size, where)
-        else:
-            with _for_workers(c, workers, partial(choose_model, model, h, name, None, threads)) as load:
-                r = run_batch(records or h.records, results, load, c.card.name, version, batch_size, chunk, workers, stop)
+        with stop_flag() as stop, _for_workers(c, workers, partial(choose_model, model, h, name, None, threads)) as load:
+            r = run_batch(records or h.records, results, load, c.card.name, version, batch_size, chunk, workers, stop)
     r |= dict(results=str(results)); event("answered", **r)
     if as_json: out(r)
     else:

@@ -109,7 +109,7 @@ def main():
         p = answer(1)
         while not DeltaTable.is_deltatable(str(root/"answers")) and p.poll() is None: time.sleep(.01)
         p.kill(); p.communicate()
-        while total["jobs"] < o.kills:
+        while total["jobs"] < o.kills or len(moments) < len(kinds):                # each kind of moment at least once
             k = len(folders); folder = root/f"in{len(folders)}"; folder.mkdir(); folders.append(folder)
             for r in fresh(100): write_record(r, folder)
             kind = kinds[k % 3]; jobs = [answer(1 + k % 2)] + ([answer(1)] if rng.random() < .6 and kind != "between" else []); appender = append(folder)
