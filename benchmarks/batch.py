@@ -30,7 +30,7 @@ from arrhythmia_classifier.delta import _writer, run_batch
 from arrhythmia_classifier.shipped import load_shipped, shipped
 from arrhythmia_classifier.synth import synth_records
 
-from timing import Watch, ratio, turns
+from timing import Watch, network_code, ratio, turns
 
 GOALS, AT_MOST = dict(two_processes=1.8, share_of_model=.85), dict(memory_growth=1.1)
 
@@ -147,7 +147,7 @@ def main():
             out |= two_processes(table, tmp, rounds)
             out |= dict(engines=engines(table, tmp))
         if not o.no_memory: out |= memory(some, tmp, o.records or (1000 if o.quick else 20_000), o.quick)
-    out |= dict(fs=o.fs, rounds=rounds, quick=o.quick, cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), others_share=watch.others(), python=platform.python_version(), torch=torch.__version__)
+    out |= dict(fs=o.fs, rounds=rounds, quick=o.quick, cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), others_share=watch.others(), network=network_code(), model=load_shipped().card.sha256[:12], python=platform.python_version(), torch=torch.__version__)
     for k, v in out.items():
         if not isinstance(v, (dict, list)): print(f"{k:20s} {v}{f'  at least {GOALS[k]:g}' if k in GOALS else f'  at most {AT_MOST[k]:g}' if k in AT_MOST else ''}")
     if o.json: write_json(o.json, out)

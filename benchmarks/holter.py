@@ -20,6 +20,8 @@ from arrhythmia_classifier.labels import CHALLENGE
 from arrhythmia_classifier.synth import synth_record
 from arrhythmia_classifier.timeline import predict_timeline
 
+from timing import network_code
+
 
 def write_day(folder, hours, fs=500):
     "A record of `hours`, ten different minutes over and over, written minute by minute."
@@ -42,7 +44,7 @@ def main():
         begun = time.perf_counter(); t = predict_timeline(clf, Path(tmp)/"day", hop=o.hop); took = time.perf_counter() - begun
         size = (Path(tmp)/"day.dat").stat().st_size/1e6
     out = dict(hours=o.hours, samples_a_lead=samples, file_mb=round(size), cells=len(t.probabilities), episodes=len(t.episodes()), seconds=round(took, 1), times_real_time=round(3600*o.hours/took),
-               peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024), before_mb=round(before), classes=len(clf.vocab), model="trained" if o.model else "small, untrained")
+               peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024), before_mb=round(before), classes=len(clf.vocab), model=f"{clf.card.name}, trained" if o.model else "small, untrained", network=network_code())
     if o.json: write_json(o.json, out)
     print(json.dumps(out))
 

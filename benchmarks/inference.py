@@ -29,7 +29,7 @@ from arrhythmia_classifier.synth import synth_records
 
 from engines import deployed_files, engines, int8, network, onnx_engine, ort_engine, session, to_onnx, torch_engine
 from peers import PEERS, macs, parameters
-from timing import Watch, ratio, seconds, turns
+from timing import Watch, network_code, ratio, seconds, turns
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 GOALS = dict(throughput_vs_reference=3, throughput_vs_reference_threads=2, latency_vs_reference_b1=1.4, latency_vs_reference_b1_threads=1.4, vs_xresnet1d101=2.5, vs_torch_ecg=4)
@@ -190,7 +190,7 @@ def main():
         if o.variants:
             from variants import compare
             out |= dict(variants=compare(records, tmp, rounds))
-    out |= dict(cores=CORES, others_share=watch.others(), quick=o.quick, rounds=rounds, cpu=cpu(), python=platform.python_version(),
+    out |= dict(cores=CORES, others_share=watch.others(), network=network_code(), quick=o.quick, rounds=rounds, cpu=cpu(), python=platform.python_version(),
                 **{k.replace("-", "_"): version(k) for k in ("torch", "onnxruntime", "openvino", "torch-ecg")})
     show(out)
     if (out["others_share"] or 0) > .1:

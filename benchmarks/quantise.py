@@ -135,7 +135,7 @@ def main():
     fit = {k: r for k, r in rows.items() if r.get("fits")}; int8 = {k: r for k, r in fit.items() if not k.startswith(("float", "bfloat"))}
     top = max((r["speed"] for r in int8.values()), default=0); best = min((k for k, r in int8.items() if r["speed"] > .95*top), key=lambda k: int8[k]["kb"], default=None)
     out = dict(best=best, fits=list(fit), schemes=rows, records=len(ds), decisions=int(len(ds)*len(clf.vocab)), classes_scored=int(scored.sum()), fold=o.fold,
-               calibrated_on=len(batches), calibrate_fold=o.calibrate_fold, model=clf.card.sha256[:16], epochs=clf.card.training.get("epochs"),
+               calibrated_on=len(batches), calibrate_fold=o.calibrate_fold, model=clf.card.sha256[:12], name=clf.card.name, epochs=clf.card.training.get("epochs"),
                onnxruntime=onnxruntime.__version__, onnx=onnx.__version__, torch=torch.__version__, python=platform.python_version(), machine=cpu())
     if o.json: write_json(o.json, out)
     print(json.dumps(out))

@@ -33,7 +33,7 @@ from arrhythmia_classifier.labels import Label, Vocabulary
 from arrhythmia_classifier.model import ModelConfig, WFDBResNetLSTM
 from arrhythmia_classifier.synth import synth_records, write_synth
 
-from timing import Watch, neighbour, seconds
+from timing import Watch, neighbour, network_code, seconds
 
 CORES, DEFAULT = os.cpu_count(), torch.get_num_threads()
 SHARE = .4   # of the quiet speed that a default must keep beside a busy loop: half is fair on two processors, and the trap leaves a tenth or less
@@ -113,7 +113,7 @@ def main():
         for state in t: out |= {f"{k}_{state}_records_per_s": round(of/float(np.median(t[state])), 2), f"{k}_{state}_worst_s": round(max(t[state])/of, 3)}
         out[f"{k}_keeps"] = round(float(np.median(t["quiet"])/np.median(t["busy"])), 3)
     out |= dict(predict_vs_threads_n_busy=round(float(np.median(took["threads_n"]["busy"])/np.median(took["predict"]["busy"])), 1),
-                others_share=watch.others(), torch=torch.__version__)
+                others_share=watch.others(), network=network_code(), torch=torch.__version__)
     out["default_is_safe"] = set(out["seen"].values()) == {1} and all(out[f"{k}_keeps"] >= SHARE for k in ("predict", "command"))
     for k, v in out.items(): print(f"{k:34s} {v}")
     if o.json: write_json(o.json, out)
