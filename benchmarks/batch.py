@@ -2,7 +2,7 @@
 """The nightly job from table to table: what it adds to the model's own time, what a second process brings, and how its memory grows with the records.
 
   python benchmarks/batch.py             everything, memory up to 20,000 records (about 8 minutes on two processors; 2 GB of disk for a while)
-  python benchmarks/batch.py --records 100000 --no-ratios   the curve of memory alone, further
+  python benchmarks/batch.py --curve 100000 --json benchmarks/batch_memory.json    memory of one job in one process as its records pass (about 20 minutes, 5 GB of disk)
   python benchmarks/batch.py --quick     a few rounds and up to 1,000 records (about 1 minute): the figures are rough
 
 Records: 10 s, 12 leads, 500 Hz, generated, a few hundred of them again and again under new ids; the shipped classifier ptbxl, one thread a process.
@@ -109,25 +109,42 @@ def peak(pid="self"):
     except (OSError, StopIteration): return 0.
 
 
-def measured(records, results, workers):
-    "In a process of its own: the job, with the peaks of all its processes."
-    peaks, over = {}, threading.Event()
+def resident(): return round(int(Path("/proc/self/statm").read_text().split()[1])*os.sysconf("SC_PAGE_SIZE")/2**20)
+
+
+def measured(records, results, workers, every):
+    "In a process of its own: the job, with the peaks of all its processes, and its own memory each so many records."
+    peaks, over, after, seen = {}, threading.Event(), [], 0
     def watch():
         while not over.wait(.1):
             for p in multiprocessing.active_children(): peaks[p.pid] = max(peaks.get(p.pid, 0), peak(p.pid))
+    def note(): # asked after each batch of 64
+        nonlocal seen
+        seen += 64
+        if every and seen//every > (seen - 64)//every: after.append([seen, resident()]); print(*after[-1], file=sys.stderr, flush=True)
+        return False
     threading.Thread(target=watch, daemon=True).start()
-    r = job(records, results, shipped()["ptbxl"], workers); over.set()
-    print(json.dumps(dict(records=r["new"], peak_mb=round(peak() + sum(peaks.values())), parent_mb=round(peak()), workers_mb=[round(v) for v in peaks.values()], seconds=round(r["seconds"], 1))))
+    r = run_batch(records, results, shipped()["ptbxl"], "main.ecg.ptbxl", "1", workers=workers, stop=note); over.set()
+    print(json.dumps(dict(records=r["new"], peak_mb=round(peak() + sum(peaks.values())), parent_mb=round(peak()), workers_mb=[round(v) for v in peaks.values()], seconds=round(r["seconds"], 1)) | (dict(after=[a for a in after if a[0] <= r["new"]]) if every else {})))
+
+
+def run(table, tmp, workers, every=0):
+    shutil.rmtree(tmp/"peak", ignore_errors=True)
+    return json.loads(subprocess.run([sys.executable, __file__, "--job", str(table), str(tmp/"peak"), str(workers), str(every)], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def curve(some, tmp, n):
+    "Memory of one process as the records pass."
+    r = run(make_table(tmp/"all", some, n), tmp, 1, max(64, n//50)); return dict(one_process_mb=r["peak_mb"], records=r["records"], seconds=r["seconds"], memory_after=r["after"])
 
 
 def memory(some, tmp, most, quick):
     "Peaks at a tenth of the records and more, up to all of them."
-    curve, one = [], None
-    def run(table, workers): return json.loads(subprocess.run([sys.executable, __file__, "--job", str(table), str(tmp/"peak"), str(workers)], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    points, one = [], None
     for n in [most//10, most] if quick else [most//10, most//4, most//2, most]:
         table = make_table(tmp/f"t{n}", some, n)
-        curve.append(run(table, 2)); one = run(table, 1) if n == most//10 else one; shutil.rmtree(table); print("memory", curve[-1], flush=True)
-    return dict(one_process_mb=one["peak_mb"], memory_growth=round(curve[-1]["peak_mb"]/curve[0]["peak_mb"], 3), memory=curve)
+        points.append(run(table, tmp, 2)); one = run(table, tmp, 1) if n == most//10 else one; shutil.rmtree(table); print("memory", points[-1], flush=True)
+    return dict(one_process_mb=one["peak_mb"], memory_growth=round(points[-1]["peak_mb"]/points[0]["peak_mb"], 3), memory=points)
 
 
 def main():
@@ -135,18 +152,20 @@ def main():
     a.add_argument("--records", type=int, help="the most records of the curve of memory (default 20,000; quick: 1,000)")
     a.add_argument("--fs", type=int, default=500, help="Hz of the records"); a.add_argument("--rounds", type=int, help="default 7, quick: 2")
     a.add_argument("--quick", action="store_true"); a.add_argument("--no-ratios", action="store_true"); a.add_argument("--no-memory", action="store_true")
-    a.add_argument("--json", type=Path, help="file for the result"); a.add_argument("--job", nargs=3, help=argparse.SUPPRESS)
+    a.add_argument("--json", type=Path, help="file for the result"); a.add_argument("--job", nargs=4, help=argparse.SUPPRESS)
+    a.add_argument("--curve", type=int, help="only memory as so many records pass")
     o = a.parse_args(); torch.set_num_threads(1)
-    if o.job: return measured(*o.job[:2], int(o.job[2]))
+    if o.job: return measured(*o.job[:2], *map(int, o.job[2:]))
     watch, rounds, out = Watch(), o.rounds or (2 if o.quick else 7), {}
     some = records_to_batch(synth_records(64 if o.quick else 256, fs=float(o.fs), seconds=10, seed=1)); n = 512 if o.quick else 2048
     with tempfile.TemporaryDirectory() as d:
         tmp = Path(d)
-        if not o.no_ratios:
+        if o.curve: out |= curve(some, tmp, o.curve)
+        if not (o.no_ratios or o.curve):
             table = make_table(tmp/"records", some, n); out |= shares(table, some, tmp, rounds, n); print(out, flush=True)
             out |= two_processes(table, tmp, rounds)
             out |= dict(engines=engines(table, tmp))
-        if not o.no_memory: out |= memory(some, tmp, o.records or (1000 if o.quick else 20_000), o.quick)
+        if not (o.no_memory or o.curve): out |= memory(some, tmp, o.records or (1000 if o.quick else 20_000), o.quick)
     out |= dict(fs=o.fs, rounds=rounds, quick=o.quick, cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), others_share=watch.others(), network=network_code(), model=load_shipped().card.sha256[:12], python=platform.python_version(), torch=torch.__version__)
     for k, v in out.items():
         if not isinstance(v, (dict, list)): print(f"{k:20s} {v}{f'  at least {GOALS[k]:g}' if k in GOALS else f'  at most {AT_MOST[k]:g}' if k in AT_MOST else ''}")
