@@ -11,6 +11,7 @@ __all__ = ['choose_model', 'model_first']
 from pathlib import Path
 
 from .classifier import Classifier
+from .core import BadArgument
 from .record_commands import say
 from .shipped import load_shipped, shipped
 from .tracking import MODEL, Home, load_classifier, version_of
@@ -33,7 +34,9 @@ def _by_name(model, home, name, device):
     if model.endswith(".onnx"):
         from arrhythmia_classifier.onnx_export import load_onnx_classifier
         return load_onnx_classifier(model)
-    return load_classifier(home, name, device=device, **(dict(version=model) if model.isdigit() else dict(alias=model)))
+    version = None if home.empty else model if model.isdigit() else version_of(home, name, model)
+    if version is None: raise BadArgument("model", f"a classifier's folder, an .onnx file, {' or '.join(shipped())}, or an alias or version of {name} in the registry", model)
+    return load_classifier(home, name, version=version, device=device)
 
 # %% ../nbs/19e_choose.ipynb #91b6526b
 def model_first(words,      # of a command line

@@ -9,7 +9,7 @@ __all__ = ['app', 'AnyModelOpt', 'DeviceOpt', 'BootOpt', 'demo', 'train', 'evalu
            'main']
 
 # %% ../nbs/20_cli.ipynb #e9486b8a
-import json, os, re, sys, time
+import json, os, re, sys, time, traceback
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
@@ -162,13 +162,12 @@ def hold_out(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of 
     Examples:
       arrhythmia hold-out arrhythmia-home/runs/20260101-120000
     """
-    from arrhythmia_classifier.core import read_json
     from arrhythmia_classifier.held_out import leave_one_source_out_job
     from arrhythmia_classifier.jobs import TrainSettings
     from arrhythmia_classifier.report import interval
     if not (run/"settings.json").is_file(): raise BadArgument("RUN", "the folder of a training run", str(run))
     _threads(threads); to = to or run/"held-out"
-    try: r = leave_one_source_out_job(TrainSettings(**read_json(run/"settings.json")), to, device=device, n_boot=n_boot, say=say)
+    try: r = leave_one_source_out_job(TrainSettings.of(run), to, device=device, n_boot=n_boot, say=say)
     except Interrupted as e: say(f"{e}; the same command goes on"); raise typer.Exit(EXIT["interrupted"])
     if as_json: return out(r)
     for s in r["sources"]: out(f"without {s['source']:<24}{s['n_records']:>8,} records  ROC-AUC {interval(s, 'auc')}  {s['n_classes']} findings")
@@ -223,14 +222,17 @@ def timeline(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One 
     from arrhythmia_classifier.choose import choose_model
     from arrhythmia_classifier.tracking import Home
     from arrhythmia_classifier.timeline import predict_timeline
+    if to and to.suffix not in (".csv", ".json"): raise BadArgument("--out", "a name that ends in .csv or .json", to.name)
     _threads(threads); t = predict_timeline(choose_model(model, Home(home), name, device, threads), record, window, hop); found = t.episodes(gap, least)
     if to: t.write(to, gap=gap, least=least)
     if as_json:
         for e in found: out(dict(record=t.record_id, start=e.start, end=e.end, finding=e.code, name=name_of(e.code), mean=round(e.mean, 4), peak=round(e.peak, 4)))
-        return
-    for e in found: out(f"{_clock(e.start)} to {_clock(e.end)}  {name_of(e.code)}  {e.mean:.2f} (at most {e.peak:.2f})")
-    for a, b, why, detail in t.rejected: out(f"{_clock(a)} to {_clock(b)}  not read: {why}: {detail}")
-    if not found: out("no finding reaches its threshold")
+        for a, b, why, detail in t.rejected: out(dict(record=t.record_id, start=a, end=b, finding=None, reason=why, detail=detail))
+    else:
+        for e in found: out(f"{_clock(e.start)} to {_clock(e.end)}  {name_of(e.code)}  {e.mean:.2f} (at most {e.peak:.2f})")
+        for a, b, why, detail in t.rejected: out(f"{_clock(a)} to {_clock(b)}  not read: {why}: {detail}")
+    if t.summary().status == "rejected": say("nothing could be read"); raise typer.Exit(1)
+    if not found and not as_json: out("no finding reaches its threshold")
 
 def _clock(s): return f"{int(s)//3600:02d}:{int(s)//60%60:02d}:{s%60:04.1f}"
 
@@ -284,7 +286,12 @@ def _run()->int:
     except OSError as e: return fail(f"{_plain_path(e.filename)}{e.strerror or e}")
     except SystemExit as e: return fail("interrupted", "interrupted") if e.code == 130 else e.code or 0          # 130: typer's code for Ctrl-C
     except KeyboardInterrupt: return fail("interrupted", "interrupted")
+    except Exception as e:                                                                                       # nobody foresaw it: a fault of ours, one line all the same
+        event("message", "debug", traceback.format_exc()); return fail(f"unexpected {type(e).__name__}: {' '.join(str(e).split())[:300]}; arrhythmia --log-level debug … says where")
 
 def _plain_path(name): # of an error, without the name that a file has while it is written
     name = re.sub(r"(^|/)[.](.+)[.][0-9]+[.]tmp$", r"\1\2", str(name or ""))
     return f"{name}: " if name else ""
+
+# `python -m` runs this; a notebook, where __name__ is __main__ too, does not
+if getattr(globals().get("__spec__"), "name", "") == "arrhythmia_classifier.cli" and __name__ == "__main__": main()

@@ -38,6 +38,9 @@ def lead_index(name:str, # a lead's name as a header spells it
 # %% ../nbs/00_core.ipynb #ae24be01
 class ECGError(Exception):
     "Base of every error that this library raises on purpose."
+    def __reduce__(self): return _sent, (type(self), self.args)            # worker processes send it home
+
+def _sent(kind, args): e = kind.__new__(kind); e.args = args; return e     # a message needs no making again
 
 class BadArgument(ECGError, ValueError):
     "An argument that can't be: says which, what is allowed, and what came."
@@ -127,5 +130,6 @@ def write_json(path, obj):
     with atomic_path(path) as tmp: tmp.write_text(json.dumps(obj, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
 
 def read_json(path): 
-    "Read a JSON file."
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    "Read a JSON file; `BadArgument` if it is none."
+    try: return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as e: raise BadArgument(Path(path).name, "JSON in UTF-8", str(e)) from None

@@ -99,8 +99,8 @@ def finetune_job(settings:FinetuneSettings|None, # None: those of the run that i
     ranks = join_ranks(); folder = Path(ranks.agreed(str(folder)))
     if resume:
         known = read_json(folder/"settings.json") if (folder/"settings.json").is_file() else {}
-        if "base" not in known: raise BadArgument("resume", "the folder of a fine-tuning", str(folder))
-        settings, base = FinetuneSettings(**known), Classifier.load(folder/"base")
+        if not isinstance(known, dict) or "base" not in known: raise BadArgument("resume", "the folder of a fine-tuning", str(folder))
+        settings, base = FinetuneSettings.of(folder), Classifier.load(folder/"base")
     elif (folder/"checkpoint.safetensors").exists(): raise BadArgument("run", "a new folder, or one that is resumed", str(folder))
     elif not ranks.rank:                                                  # under torchrun, one process writes
         with run_lock(folder): base.save(folder/"base")

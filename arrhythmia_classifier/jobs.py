@@ -178,6 +178,8 @@ class TrainSettings:
     def __post_init__(self):
         if self.size not in ("full", "small"): raise BadArgument("size", "'full' or 'small'", self.size)
         if self.labels not in (*SYSTEMS, *VOCABULARIES, *self.more_labels): raise BadArgument("labels", f"one of {', '.join((*SYSTEMS, *VOCABULARIES, *self.more_labels))}", self.labels)
+        for f in fields(self):
+            if isinstance(v := getattr(self, f.name), float) and not np.isfinite(v): raise BadArgument(f.name, "a finite number", v)
         if not self.fs > 0: raise BadArgument("fs", "a positive number of Hz", self.fs)
         for k in ("min_count", "batch_size", "passes"):
             if getattr(self, k) < 1: raise BadArgument(k, "at least 1", getattr(self, k))
@@ -185,6 +187,13 @@ class TrainSettings:
         if not 0 < self.share <= 1: raise BadArgument("share", "in (0, 1]", self.share)
         Thresholds(self.aim); loss_of(self.loss, self.gamma); self.config; self.network(1); self.augmentation                       # raise where they must
         if self.crop is not None and self.crop < 1: raise BadArgument("crop", "at least 1 second", self.crop)
+
+    @classmethod
+    def of(cls, folder):
+        "Those that a run keeps in its folder."
+        known = read_json(Path(folder)/"settings.json")
+        try: return cls(**known)
+        except TypeError as e: raise BadArgument("settings.json", f"what {cls.__name__} takes", str(e)) from None
 
     def network(self, n_classes:int)->ModelConfig:
         try: return (ModelConfig if self.size == "full" else ModelConfig.small)(n_classes, self.fs, **self.model)
@@ -292,8 +301,8 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
 
 def _own_settings(folder): # of a run of `train`
     known = read_json(folder/"settings.json")
-    if "base" in known: raise BadArgument("resume", "the folder of a training; a fine-tuning goes on with arrhythmia finetune --resume", str(folder))
-    return TrainSettings(**known)
+    if isinstance(known, dict) and "base" in known: raise BadArgument("resume", "the folder of a training; a fine-tuning goes on with arrhythmia finetune --resume", str(folder))
+    return TrainSettings.of(folder)
 
 def _train_in(ranks, folder, settings, home, resume, device, register, say, on_epoch, vocab, begin, check):
     begun = time.time()

@@ -255,7 +255,7 @@ def _int8(clf, path, records)->dict:
                            decisions_changed=int(((before >= clf.thresholds) != (after >= clf.thresholds)).sum()))
 
 def _folder(clf, path)->dict:
-    if path.exists() and not (path.is_dir() and {o.name for o in path.iterdir()} <= {"card.json", "model.pt2"}):
+    if path.exists() and not (path.is_dir() and {o.name for o in path.iterdir()} <= {"card.json", "model.pt2", "reference.parquet"}):
         raise BadArgument("out", "a new folder, or a classifier's to be replaced", path.name)
     with atomic_path(path) as tmp: clf.save(tmp); return verify_network(Classifier.load(tmp).network, clf, 1e-5)
 

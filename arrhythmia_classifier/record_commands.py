@@ -50,7 +50,7 @@ def inspect(records: SourceArg, as_json: JsonOpt = False, labels: SystemOpt = "a
     with verdict_writer(to) as writer: s = inspect_summary(lines())
     if not as_json:
         for l in summary_lines(s): out(l)
-    if not s["ok"]: raise typer.Exit(1)
+    if not s["ok"]: say("no record could be read"); raise typer.Exit(1)
 
 def labels(records: SourceArg, as_json: JsonOpt = False, system: SystemOpt = "auto",
            most: Annotated[int, typer.Option(min=1, help="Codes to list; all are counted.")] = 40):
@@ -73,7 +73,7 @@ def labels(records: SourceArg, as_json: JsonOpt = False, system: SystemOpt = "au
     else:
         for l in label_table(rows, s, most): out(l)
         if c.rejected: out(f"{len(c.rejected)} records or rows rejected; arrhythmia inspect says why")
-    if not rows: raise typer.Exit(1)
+    if not rows: say("no label is there"); raise typer.Exit(1)
 
 def tempfile_cache():
     import tempfile
@@ -135,8 +135,8 @@ def pack(records: SourceArg, dest: Annotated[Path, typer.Argument(metavar="DEST"
         begun = time.time()
         try: p = pack_records(source, dest, fs, compact, step_uv, workers)
         except KeyboardInterrupt: say("interrupted; finished parts are kept, and the same command goes on"); raise typer.Exit(EXIT["interrupted"])
-    r = dict(pack=str(dest), records=len(p), rejected=len(p.rejected), seconds=round(time.time() - begun, 1))
-    out(r if as_json else f"{p}, {r['rejected']} rejected, {r['seconds']} s")
+    n = len(p) + len(p.rejected); ok = int(p.usable.sum()); r = dict(pack=str(dest), records=ok, rejected=n - ok, seconds=round(time.time() - begun, 1))
+    out(r if as_json else f"{r['records']} records packed, {r['rejected']} rejected, {r['seconds']} s   {p}")
 
 # %% ../nbs/19c_record_commands.ipynb #7b1f1621
 def download(name: Annotated[Optional[str], typer.Argument(help="A corpus, or slug/version of another open PhysioNet project; without it, the list.", show_default=False)] = None,

@@ -16,13 +16,12 @@ from typing import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from .batch import row_to_record
 from .core import BadArgument, atomic_path, progress
 from .corpora import open_folder, stream_folder
 from .dataset import ECGDataset, Entry, Rejected
-from .delta import is_delta, scan_records
+from .delta import is_delta, recordings, scan_records
 from .pack import Pack, is_pack
 from .packed import PackedDataset, stream_pack
 from .records import read_record
@@ -45,7 +44,7 @@ def stream(path,               # a folder of any layout, a CSV of labels, one re
 def unpack_table(table:Path, cache:Path # folder of an `ecg_records` table; folder to unpack into
                 )->Path:                # folder with signals.bin and index.parquet
     "Unpack a Delta table for random access, unless it is unpacked already."
-    dt = DeltaTable(str(table)); name = hashlib.sha256(str(Path(table).resolve()).encode()).hexdigest()[:12]
+    dt = recordings(table); name = hashlib.sha256(str(Path(table).resolve()).encode()).hexdigest()[:12]
     folder = Path(cache)/f"{name}-v{dt.version()}"
     if folder.is_dir(): return folder
     columns = [f.name for f in dt.schema().fields if f.name != "signal"]; at = 0

@@ -99,7 +99,6 @@ def load_manifest(path)->Manifest:
     name = Path(path).name
     try: d = read_json(path)
     except OSError as e: raise BadArgument("manifest", "a file that can be read", f"{name}: {e.strerror}") from None
-    except (ValueError, RecursionError) as e: raise BadArgument("manifest", f"a JSON file, which {name} is not", str(e)) from None
     if not isinstance(d, dict) or set(d) != set(_KEYS): raise BadArgument("manifest", f"an object with exactly {', '.join(_KEYS)}", sorted(d) if isinstance(d, dict) else type(d).__name__)
     if d["version"] != 1: raise BadArgument("manifest", "of version 1", d["version"])
     if type(d["seed"]) is not int: raise BadArgument("manifest", "of an integer seed", d["seed"])

@@ -59,7 +59,7 @@ def main(argv=None)->int: # exit code: 0 when everything passed and there was so
     a.add_argument("--workers", type=int, default=min(os.cpu_count() or 1, 8))
     o = a.parse_args(argv)
     try: import nbdev                                                    # noqa: F401
-    except ImportError: raise MissingExtra("nbdev", "dev") from None
+    except ImportError: print(MissingExtra("nbdev", "dev"), file=sys.stderr); return 1
     found = [n for p in o.path for n in notebooks(p)]
     passed, failed = run_all(found, o.flags, o.workers)
     print(f"{passed} passed, {failed} failed")
