@@ -157,7 +157,6 @@ def occlusion(classifier:Classifier, record:Record, # the classifier with any en
               code:str,                             # of the class
               windows:tuple=(WAVE, BEAT),           # (s before, s behind) the moment
               step:float=None,                      # s between moments; None: 0.05, or more where that makes more than 600 of them
-              per_mv:bool=False,                    # the loss over the mV (root mean square) that were covered, each plus its median
              )->Attribution:                        # values `(n,)`, the mean over the windows
     "What the logit loses when a wave, and when a beat, is covered (after Zeiler & Fergus 2014); raises `BadRecord`."
     if not windows or any(len(w) != 2 or sum(w) <= 0 for w in windows): raise BadArgument("windows", "pairs of seconds, before and behind, with a sum above 0", windows)
@@ -165,10 +164,10 @@ def occlusion(classifier:Classifier, record:Record, # the classifier with any en
     k, fs = column(classifier, code), classifier.fs; x = resampled(check_signal(record, classifier.card.min_seconds), fs).signal
     times = np.arange(0, x.shape[1]/fs, step or max(.05, record.duration/600)); z = float(classifier.run([x])[0][0, k]); lost = np.zeros(len(times))
     for before, behind in windows:
-        drop, size = [], []
+        drop = []
         for part in chunked((covered(x, round((t - before)*fs), round((t + behind)*fs)) for t in times), max(1, int(640*fs // x.shape[1]))):
-            drop.extend(z - classifier.run(part)[0][:, k]); size += [np.sqrt(np.mean((p - x)**2)) for p in part]
-        lost += np.array(drop)/(np.add(size, max(np.median(size), 1e-6)) if per_mv else 1)
+            drop.extend(z - classifier.run(part)[0][:, k])
+        lost += drop
     return Attribution(record.record_id, "occlusion", classifier.vocab.codes[k], times, lost/len(windows), z)
 
 # %% ../nbs/17a_attributions.ipynb #7c03ef83
