@@ -36,6 +36,7 @@ def write_paper(ax_of,     # (further arguments of `plot_ecg`) -> Axes
 def view(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One WFDB record by any of its names.", show_default=False)],
          to: Annotated[Optional[Path], typer.Option("--out", help="The .html, .pdf, .svg or .png file to write [default: the record's name with .html, opened in the browser].")] = None,
          code: Annotated[Optional[list[str]], typer.Option(help="Class to explain, as code or abbreviation; may be repeated [default: the surest findings].")] = None,
+         method: Annotated[Optional[list[str]], typer.Option(help="How to explain: integrated_gradients, hires_cam, occlusion, grad_cam or attention; may be repeated [default: integrated_gradients, on a page hires_cam and attention too].")] = None,
          start: Annotated[float, typer.Option(min=0, help="First second to show.")] = 0., seconds: Annotated[Optional[float], typer.Option(help="How much to show; a page takes 120 s at most.")] = None,
          plain: Annotated[bool, typer.Option("--plain", help="No classifier: the record and its own labels.")] = False,
          model: Annotated[Optional[str], typer.Option("--model", help="A folder with model.pt2 and card.json, an alias or version of the registered model, or ptbxl [default: the champion, or ptbxl where there is none].")] = None,
@@ -47,9 +48,10 @@ def view(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One WFDB
     Examples:
       arrhythmia view my_record
       arrhythmia view my_record --out view.html --code PVC
+      arrhythmia view my_record --out view.pdf --code PVC --method occlusion
       arrhythmia view holter --start 3600 --seconds 60 --plain --out hour.pdf
     """
-    from arrhythmia_classifier.attributions import column, explain_plot, integrated_gradients, main_code
+    from arrhythmia_classifier.attributions import METHODS, column, explain_plot, main_code
     from arrhythmia_classifier.choose import choose_model
     from arrhythmia_classifier.plot import plot_ecg
     from arrhythmia_classifier.records import Record, check_signal
@@ -57,18 +59,19 @@ def view(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One WFDB
     from arrhythmia_classifier.tracking import MODEL, Home
     from arrhythmia_classifier.viewer import explain_view, stretch, viewer
     if to is not None and to.suffix.lower() not in (".html", ".pdf", ".svg", ".png"): raise BadArgument("--out", "a name that ends in .html, .pdf, .svg or .png", to.name)
-    if plain and code: raise BadArgument("--code", "left out with --plain", code)
+    if plain and (code or method): raise BadArgument("--code and --method", "left out with --plain", code or method)
+    if bad := set(method or ()) - set(METHODS): raise BadArgument("--method", f"among {', '.join(METHODS)}", sorted(bad))
     r = read_or_open(record)
     if not isinstance(r, Record):
         if not 0 <= start < r.n_samples/r.fs or seconds is None or seconds <= 0: raise BadArgument("--start and --seconds", f"a part of the record's {r.n_samples/r.fs:g} s", (start, seconds))
         r = r.piece(round(start*r.fs), min(round((start + seconds)*r.fs), r.n_samples))
     elif start or seconds is not None: r = stretch(r, start, seconds)
     path = to or Path(f"{Path(r.record_id).name}.html"); c = None if plain else choose_model(model, Home(home), name or MODEL)
-    if path.suffix.lower() == ".html": (viewer(r, start=start) if plain else explain_view(c, r, code, start=start)).save(path)
+    if path.suffix.lower() == ".html": (viewer(r, start=start) if plain else explain_view(c, r, code, start=start, **(dict(methods=method) if method else {}))).save(path)
     elif plain: write_paper(lambda **kw: plot_ecg(r, **kw), r, path)
     else:
-        if code and len(code) > 1: raise BadArgument("--code", "one class on paper", code)
-        chosen = c.vocab.codes[column(c, code[0])] if code else main_code(c.predict_one(check_signal(r, c.card.min_seconds)), c); a = integrated_gradients(c, r, chosen)
+        if max(len(code or ()), len(method or ())) > 1: raise BadArgument("--code and --method", "one of each on paper", (code, method))
+        chosen = c.vocab.codes[column(c, code[0])] if code else main_code(c.predict_one(check_signal(r, c.card.min_seconds)), c); a = METHODS[method[0] if method else "integrated_gradients"](c, r, chosen)
         write_paper(lambda **kw: explain_plot(c, r, chosen, attribution=a, **kw), r, path)
     out(f"{path}")
     if to is None: import webbrowser; webbrowser.open(path.resolve().as_uri())

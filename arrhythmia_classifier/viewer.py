@@ -247,7 +247,7 @@ def viewer(record:Record,
 # %% ../nbs/17b_viewer.ipynb #f1fdafc8
 def explain_view(classifier:Classifier, record:Record,
                  codes=None,       # of the classes to explain; None: the surest findings
-                 methods=("integrated_gradients", "grad_cam", "attention"),
+                 methods=("integrated_gradients", "hires_cam", "attention"), # see `METHODS`; occlusion takes some hundred answers a finding
                  most:int=3,       # findings that are explained by themselves
                  **kw              # further arguments of `viewer`: start, height
                 )->Viewer:
@@ -257,13 +257,13 @@ def explain_view(classifier:Classifier, record:Record,
     if record.codes: line += "; labelled: " + ", ".join(map(name_of, record.codes))
     if p.status != "ok": return viewer(record, (), line, **kw)
     chosen = [classifier.vocab.codes[column(classifier, c)] for c in codes] if codes else sorted(p.labels, key=lambda c: -p.probabilities[c])[:most] or [main_code(p, classifier)]
-    layers = [layer(METHODS[m](classifier, record, c), lead_importance(classifier, record, c) if m == "grad_cam" else None) for c in chosen for m in methods if m != "attention"]
+    layers = [layer(METHODS[m](classifier, record, c), lead_importance(classifier, record, c) if m in ("hires_cam", "grad_cam", "occlusion") else None) for c in chosen for m in methods if m != "attention"]
     return viewer(record, layers + [layer(METHODS["attention"](classifier, record))]*("attention" in methods), line, **kw)
 
 def layer(a:Attribution, leads:dict=None # lead -> number; None: what each adds, where that is known
          )->Layer:
     "An attribution as a colour."
-    name = " ".join(filter(None, [a.method.replace("_", " ").replace("grad cam", "Grad-CAM"), "for " + name_of(a.code) if a.code else ""]))
+    name = " ".join(filter(None, [a.method.replace("_", " ").replace("hires cam", "HiResCAM").replace("grad cam", "Grad-CAM"), "for " + name_of(a.code) if a.code else ""]))
     return Layer(name, a.times, a.values if a.values.ndim == 1 else smooth(a.values, a.times, .03), leads if leads or a.values.ndim == 1 else a.by_lead())
 
 def stretch(record:Record, start:float=0., seconds:float=None # None: to the end
