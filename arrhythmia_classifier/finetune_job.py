@@ -91,17 +91,24 @@ def settings_from(base:Classifier, name:str, recipe=None, **given)->FinetuneSett
     words = "scp" if all(c in SCP for c in base.vocab.codes) else "snomed"
     return FinetuneSettings(**((RECIPES[recipe] if recipe else {}) | given | dict(base=name, base_sha256=base.card.sha256, base_codes=words, fs=base.fs)))
 
+def _goes_on(known, s, folder): # settings of the run that stands in the folder, if it is that of `s`; the base is the one that it keeps
+    other = [f.name for f in fields(s) if f.name not in ("base_sha256", "base_codes") and known.get(f.name) != getattr(s, f.name)]
+    if other: raise BadArgument("run", "a new folder, or that of the same fine-tuning", f"{folder}, whose run " + (f"differs in {', '.join(other)}" if "base" in known else "is no fine-tuning"))
+    return FinetuneSettings(**known)
+
 def finetune_job(settings:FinetuneSettings|None, # None: those of the run that is resumed
                  base:Classifier|None,           # None: the one that the run keeps
                  folder, home:Home, resume:bool=False, device=None, register:bool=True, say=print, on_epoch=lambda row: None,
                 )->dict:                         # of `train_job`, and `retained`
-    "Fine-tune a classifier, save and register it as challenger."
+    "Fine-tune a classifier, save and register it as challenger; goes on with a run of the same settings in the folder, and gives back the result of a finished one."
     ranks = join_ranks(); folder = Path(ranks.agreed(str(folder)))
-    if resume:
-        known = read_json(folder/"settings.json") if (folder/"settings.json").is_file() else {}
-        if "base" not in known: raise BadArgument("resume", "the folder of a fine-tuning", str(folder))
-        settings, base = FinetuneSettings(**known), Classifier.load(folder/"base")
-    elif (folder/"checkpoint.safetensors").exists(): raise BadArgument("run", "a new folder, or one that is resumed", str(folder))
+    known, done = ranks.agreed([read_json(folder/f) if (folder/f).is_file() else {} for f in ("settings.json", "result.json")])
+    if resume and "base" not in known: raise BadArgument("resume", "the folder of a fine-tuning", str(folder))
+    if known:
+        settings = FinetuneSettings(**known) if resume else _goes_on(known, settings, folder)
+        if not resume and done and ("version" in done or not register): say(f"{folder} is finished"); return {} if ranks.rank else done
+        if not resume and base.card.sha256 != settings.base_sha256: say(f"  {settings.base} is another classifier now: the run goes on with the one that it began with")
+        resume, base = True, Classifier.load(folder/"base")
     elif not ranks.rank:                                                  # under torchrun, one process writes
         with run_lock(folder): base.save(folder/"base")
     s = settings; told = {}
@@ -111,4 +118,5 @@ def finetune_job(settings:FinetuneSettings|None, # None: those of the run that i
         say(retained_line(told["retained"])); write_json(folder/"retained.json", told["retained"]); event("retained", "warning" if told["retained"].get("verdict") == "worse" else "info", **told["retained"])
         return told
     got = train_job(s, folder, home, resume, device, register, say, on_epoch, base.vocab if s.labels == "base" else None, begin, check)
-    return got and got | told
+    if got: write_json(folder/"result.json", got := got | told)
+    return got
