@@ -205,7 +205,7 @@ class TrainSettings:
 
 def _opened(path, s, cache): # a source for settings; tables and packs hold the codes they were filled with
     stored = is_pack(path) or is_delta(path)
-    return open_corpus(path, cache, *(("auto", None) if stored else (s.system, s.rate)), fs=s.fs)
+    return open_corpus(path, cache, *(("auto", None) if stored else (s.system, s.rate)), fs=s.fs, keep=True)
 
 def _sides(entries, s, say): # -> dict(train, valid)
     folds = {e.fold for e in entries}

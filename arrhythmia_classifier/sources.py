@@ -16,13 +16,12 @@ from typing import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from .batch import row_to_record
 from .core import BadArgument, atomic_path, progress
 from .corpora import open_folder, stream_folder
 from .dataset import ECGDataset, Entry, Rejected
-from .delta import is_delta, scan_records
+from .delta import is_delta, reading, scan_records, table_at
 from .pack import Pack, is_pack
 from .packed import PackedDataset, stream_pack
 from .records import read_record
@@ -42,14 +41,16 @@ def stream(path,               # a folder of any layout, a CSV of labels, one re
     return stream_folder(path, labels, rate, fs, read)
 
 # %% ../nbs/15a_sources.ipynb #795ada39
-def unpack_table(table:Path, cache:Path # folder of an `ecg_records` table; folder to unpack into
-                )->Path:                # folder with signals.bin and index.parquet
+def unpack_table(table:Path, cache:Path, # folder of an `ecg_records` table; folder to unpack into
+                 keep:bool=False,        # take what is unpacked there, also of an older version
+                )->Path:                 # folder with signals.bin and index.parquet
     "Unpack a Delta table for random access, unless it is unpacked already."
-    dt = DeltaTable(str(table)); name = hashlib.sha256(str(Path(table).resolve()).encode()).hexdigest()[:12]
+    dt = table_at(table); name = hashlib.sha256(str(Path(table).resolve()).encode()).hexdigest()[:12]
     folder = Path(cache)/f"{name}-v{dt.version()}"
+    if keep and (older := list(Path(cache).glob(f"{name}-v*"))): return max(older, key=lambda f: int(f.name.rpartition("-v")[2]))
     if folder.is_dir(): return folder
     columns = [f.name for f in dt.schema().fields if f.name != "signal"]; at = 0
-    with atomic_path(folder) as part:
+    with atomic_path(folder) as part, reading(table):
         part.mkdir(parents=True)
         writer = None
         with open(part/"signals.bin", "wb") as f:
@@ -100,6 +101,7 @@ class Corpus:
 def open_corpus(path,          # a folder of any layout, a CSV of labels, one record, a pack, or a Delta table
                 cache=".",     # where a table is unpacked
                 labels:str="auto", rate:int|None=None, fs:float|None=None, # of a folder, see `open_folder`
+                keep:bool=False, # of a table: the version that is unpacked, if one is
                )->Corpus:
     "Open a source for random access."
     if is_pack(path):
@@ -109,5 +111,5 @@ def open_corpus(path,          # a folder of any layout, a CSV of labels, one re
         f = open_folder(path, labels, rate, fs)
         return Corpus(f.entries, f.rejected, f.dataset, f.about)
     _as_stored("a Delta table", labels, rate)
-    folder = unpack_table(Path(path), Path(cache))
+    folder = unpack_table(Path(path), Path(cache), keep)
     return Corpus(*table_entries(folder), partial(TableDataset, folder=folder))
