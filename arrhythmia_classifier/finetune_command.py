@@ -25,7 +25,7 @@ def finetune(ctx: typer.Context,
              records: Annotated[Optional[Path], typer.Argument(metavar="RECORDS", help="The new place's labelled records: any folder, table or pack.", show_default=False)] = None,
              valid: Annotated[Optional[Path], typer.Option(help="Validation records [default: as --split says].")] = None,
              split: Annotated[str, typer.Option(help="As in train.")] = "auto",
-             run: Annotated[Optional[Path], typer.Option(help="Folder of the run [default: a new one in HOME/runs].")] = None,
+             run: Annotated[Optional[Path], typer.Option(help="Folder of the run; one that was stopped there by the same command goes on [default: a new one in HOME/runs].")] = None,
              resume: Annotated[Optional[Path], typer.Option(help="Go on with the run in this folder.")] = None,
              freeze: Annotated[str, typer.Option(help="What stays as it is: none, stem or convolutions.")] = "stem",
              layer_decay: Annotated[float, typer.Option(help="Factor of the learning rate from head to LSTM, to stages, to stem; 1: all alike.")] = 1/2.6,
@@ -47,13 +47,14 @@ def finetune(ctx: typer.Context,
              register: Annotated[bool, typer.Option(help="Log to MLflow and register as challenger.")] = True,
              name: Annotated[str, typer.Option("--name", help="Three-level name of the registered model.")] = "main.ecg.classifier",
              home: Annotated[Optional[Path], typer.Option("--home", help="Folder of registry, tables and runs.")] = None, as_json: JsonOpt = False):
-    """Go on from a classifier with another place's records and findings; Ctrl-C keeps a checkpoint that --resume goes on from.
+    """Go on from a classifier with another place's records and findings; Ctrl-C keeps a checkpoint that the same command with --run, or --resume, goes on from.
 
     \b
     Examples:
       arrhythmia finetune ptbxl my_records
       arrhythmia finetune champion my_records --labels base --freeze convolutions
       arrhythmia finetune ptbxl my_records --retain ptb-xl-test
+      arrhythmia finetune champion new_place --run runs/new_place
       arrhythmia finetune --resume arrhythmia-home/runs/20260101-120000
     """
     import time, torch

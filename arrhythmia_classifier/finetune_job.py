@@ -18,8 +18,9 @@ from .classifier import Classifier
 from .core import BadArgument, read_json, write_json
 from .dataset import Rejected
 from .finetune import DECAY, FROZEN, about_base, network_of, shared_rows, start_from
+from .gate import GUARD, guard_intervals
 from .jobs import RECIPES, TrainSettings, train_job
-from .labels import SCP
+from .labels import SCP, name_of
 from .log import event
 from .longrun import run_lock
 from .metrics import compare_auc
@@ -31,16 +32,16 @@ from .tracking import Home
 # %% ../nbs/19h_finetune_job.ipynb #2566fec3
 def retained(base:Classifier, tuned:Classifier,
              records,          # labelled `Record`s that neither has seen, streamed; `Rejected`s pass
-             seen=(),          # record ids that the tuning has seen
+             seen=(), patients=(), # record ids, and patients, that the tuning has seen
              n_boot:int=1000, level:float=.95, seed:int=0,
-            )->dict:           # JSON-able: verdict, auc_base, auc_tuned, difference, low, high, n_records, n_classes, seen, rejected, unlabelled
+            )->dict:           # JSON-able: verdict, auc_base, auc_tuned, difference, low, high, n_records, n_classes, seen, rejected, unlabelled; classes: those with enough records, and whether they fall
     "Whether a tuned classifier is as good as its base on the classes that both have."
-    pairs = [(i, j) for j, i in enumerate(shared_rows(base.vocab, tuned.vocab)) if i is not None]; seen = set(seen)
+    pairs = [(i, j) for j, i in enumerate(shared_rows(base.vocab, tuned.vocab)) if i is not None]; seen, patients = set(seen), set(patients)
     if not pairs: return dict(verdict="no class is in both", n_classes=0, n_records=0)
     at, n, rows = np.array(pairs).T, dict(seen=0, rejected=0, unlabelled=0), []
     def usable():
         for r in records:
-            why = "rejected" if isinstance(r, Rejected) else "seen" if r.record_id in seen else "" if r.codes else "unlabelled"
+            why = "rejected" if isinstance(r, Rejected) else "seen" if r.record_id in seen or r.patient_id and r.patient_id in patients else "" if r.codes else "unlabelled"
             if why: n[why] += 1
             else: yield r
     todo = usable()
@@ -52,8 +53,10 @@ def retained(base:Classifier, tuned:Classifier,
     y, p, q = (np.array([r[k] for r in rows]).reshape(-1, len(pairs)) for k in range(3)); two = (y > .5).any(0) & (y < .5).any(0)
     if not two.any(): return dict(verdict="no shared class has positives and negatives", n_classes=0, n_records=len(rows), **n)
     c = compare_auc(y, p, q, np.array([r[3] for r in rows]), n_boot=n_boot, level=level, seed=seed)
+    enough = np.flatnonzero(np.minimum((y > .5).sum(0), (y < .5).sum(0)) >= GUARD)
+    classes = [dict(code=tuned.vocab.codes[at[1][g["column"]]]) | {k: v for k, v in g.items() if k != "column"} for g in guard_intervals(c, enough, level)]
     verdict = "better" if c["low"] > 0 else "worse" if c["high"] < 0 else "not told apart"
-    return dict(verdict=verdict, auc_base=c["auc_a"], auc_tuned=c["auc_b"], difference=c["difference"], low=c["low"], high=c["high"], level=level, n_records=len(rows), n_classes=c["n_classes"], **n)
+    return dict(verdict=verdict, auc_base=c["auc_a"], auc_tuned=c["auc_b"], difference=c["difference"], low=c["low"], high=c["high"], level=level, n_records=len(rows), n_classes=c["n_classes"], classes=classes, **n)
 
 def retained_line(r:dict)->str: # of `retained`
     "The same for people."
@@ -61,6 +64,7 @@ def retained_line(r:dict)->str: # of `retained`
     if "difference" not in r: return f"not compared with the base: {r['verdict']} among {r['n_records']} retained records"
     return (f"{'WORSE' if r['verdict'] == 'worse' else r['verdict']} than the base" if r["verdict"] != "not told apart" else "not told apart from the base") + (
         f" on {r['n_records']} retained records: macro AUC {r['auc_tuned']:.4f} against {r['auc_base']:.4f} on {r['n_classes']} shared classes, {r['difference']:+.4f} ({r['low']:+.4f} to {r['high']:+.4f})"
+        + (f"; worse: {fell}" if (fell := ", ".join(f"{name_of(c['code'])} {c['difference']:+.4f} ({c['low']:+.4f} to {c['high']:+.4f})" for c in r["classes"] if c["falls"])) else "")
         + (f"; {r['seen']} that the tuning has seen were left out" if r["seen"] else ""))
 
 # %% ../nbs/19h_finetune_job.ipynb #0d986a20
@@ -91,24 +95,33 @@ def settings_from(base:Classifier, name:str, recipe=None, **given)->FinetuneSett
     words = "scp" if all(c in SCP for c in base.vocab.codes) else "snomed"
     return FinetuneSettings(**((RECIPES[recipe] if recipe else {}) | given | dict(base=name, base_sha256=base.card.sha256, base_codes=words, fs=base.fs)))
 
+def _goes_on(known, s, folder): # settings of the run that stands in the folder, if it is that of `s`; the base is the one that it keeps
+    other = [f.name for f in fields(s) if f.name not in ("base_sha256", "base_codes") and known.get(f.name) != getattr(s, f.name)]
+    if other: raise BadArgument("run", "a new folder, or that of the same fine-tuning", f"{folder}, whose run " + (f"differs in {', '.join(other)}" if "base" in known else "is no fine-tuning"))
+    return FinetuneSettings.of(folder)
+
 def finetune_job(settings:FinetuneSettings|None, # None: those of the run that is resumed
                  base:Classifier|None,           # None: the one that the run keeps
                  folder, home:Home, resume:bool=False, device=None, register:bool=True, say=print, on_epoch=lambda row: None,
                 )->dict:                         # of `train_job`, and `retained`
-    "Fine-tune a classifier, save and register it as challenger."
+    "Fine-tune a classifier, save and register it as challenger; goes on with a run of the same settings in the folder, and gives back the result of a finished one."
     ranks = join_ranks(); folder = Path(ranks.agreed(str(folder)))
-    if resume:
-        known = read_json(folder/"settings.json") if (folder/"settings.json").is_file() else {}
-        if not isinstance(known, dict) or "base" not in known: raise BadArgument("resume", "the folder of a fine-tuning", str(folder))
-        settings, base = FinetuneSettings.of(folder), Classifier.load(folder/"base")
-    elif (folder/"checkpoint.safetensors").exists(): raise BadArgument("run", "a new folder, or one that is resumed", str(folder))
+    known, done = ranks.agreed([read_json(folder/f) if (folder/f).is_file() else {} for f in ("settings.json", "result.json")])
+    if not isinstance(known, dict) or resume and "base" not in known: raise BadArgument("resume", "the folder of a fine-tuning", str(folder))
+    if known:
+        settings = FinetuneSettings.of(folder) if resume else _goes_on(known, settings, folder)
+        if not resume and done and ("version" in done or not register): say(f"{folder} is finished"); return {} if ranks.rank else done
+        if not resume and base.card.sha256 != settings.base_sha256: say(f"  {settings.base} is another classifier now: the run goes on with the one that it began with")
+        resume, base = True, Classifier.load(folder/"base")
+        if base.card.sha256 != settings.base_sha256: raise BadArgument("run", "a folder with the base that its settings name", f"{folder}, where another start has put {base.card.sha256[:12]}")
     elif not ranks.rank:                                                  # under torchrun, one process writes
         with run_lock(folder): base.save(folder/"base")
     s = settings; told = {}
     def begin(vocab): return dict(start=start_from(base, s.freeze, s.layer_decay), about=about_base(base, vocab, s.freeze, s.layer_decay))
     def check(tuned, entries):
-        told["retained"] = retained(base, tuned, stream(s.retain), [e.record_id for e in entries], seed=s.seed) if s.retain else dict(checked=False)
-        say(retained_line(told["retained"])); write_json(folder/"retained.json", told["retained"]); event("retained", "warning" if told["retained"].get("verdict") == "worse" else "info", **told["retained"])
+        told["retained"] = r = retained(base, tuned, stream(s.retain), [e.record_id for e in entries], {e.patient_id for e in entries if e.patient_id}, seed=s.seed) if s.retain else dict(checked=False)
+        say(retained_line(r)); write_json(folder/"retained.json", r); event("retained", "warning" if r.get("verdict") == "worse" or any(c["falls"] for c in r.get("classes", ())) else "info", **r)
         return told
     got = train_job(s, folder, home, resume, device, register, say, on_epoch, base.vocab if s.labels == "base" else None, begin, check)
-    return got and got | told
+    if got: write_json(folder/"result.json", got := got | told)
+    return got

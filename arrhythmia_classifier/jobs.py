@@ -214,7 +214,7 @@ class TrainSettings:
 
 def _opened(path, s, cache): # a source for settings; tables and packs hold the codes they were filled with
     stored = is_pack(path) or is_delta(path)
-    return open_corpus(path, cache, *(("auto", None) if stored else (s.system, s.rate)), fs=s.fs)
+    return open_corpus(path, cache, *(("auto", None) if stored else (s.system, s.rate)), fs=s.fs, keep=True)
 
 def _sides(entries, s, say): # -> dict(train, valid)
     folds = {e.fold for e in entries}
@@ -242,14 +242,14 @@ def train_datasets(s:TrainSettings, cache, say=print,
     bad = [*corpus.rejected, *(other.rejected if other else ())]; _tell(corpus.about, say)
     for r in bad[:5]: say(f"  rejected {r.record_id}: {r.reason}: {r.detail}")
     if len(bad) > 5: say(f"  … and {len(bad) - 5} more rejected")
-    entries = [e for e in corpus.entries if e.codes]
+    entries, theirs = ([e for e in sorted(c.entries, key=lambda e: e.record_id) if e.codes] if c else [] for c in (corpus, other))   # wherever they lie: the seed numbers them
     if len(corpus.entries) > len(entries): say(f"  {len(corpus.entries) - len(entries)} records without a diagnosis are not used")
     if not entries: raise ECGError(f"no labelled record in {Path(s.data).name}")
     other_words = [c for c in {c for e in entries for c in e.codes} if (c in SCP) != (s.system == "scp")] if s.system != "auto" else []
     if other_words and len(other_words) == len({c for e in entries for c in e.codes}):
         raise BadArgument("labels", f"'auto': {Path(s.data).name} holds {'SNOMED-CT codes' if s.system == 'scp' else 'SCP statements'}, {', '.join(sorted(other_words)[:3])} …", s.labels)
     if all(e.patient_id is None for e in entries): say("  no patients are known, so each record counts as one: the split may have a patient on both sides")
-    parts = dict(train=entries, valid=[e for e in other.entries if e.codes]) if other else _sides(entries, s, say)
+    parts = dict(train=entries, valid=theirs) if other else _sides(entries, s, say)
     vocab, rare = (vocab, Counter()) if vocab is not None else (VOCABULARIES[s.labels], Counter()) if s.labels in VOCABULARIES else vocabulary_of((e.codes for e in parts["train"]), s.min_count)
     if rare: say(f"  {len(rare)} diagnoses occur in fewer than {s.min_count} training records and get no class: {', '.join(map(name_of, list(rare)[:5]))}{' …' if len(rare) > 5 else ''}")
     train = corpus.dataset(parts["train"], vocab, s.fs, crop=s.crop, augment=s.augmentation, seed=s.seed)
@@ -329,7 +329,7 @@ def _train_in(ranks, folder, settings, home, resume, device, register, say, on_e
     for k in range(s.teachers):                                           # on the same records as the student: none of them sees a validation patient
         place = folder/f"teacher-{k}"
         if not (place/"classifier").is_dir():
-            say(f"teacher {k + 1} of {s.teachers}"); f = fit(s.seed + k, place, (place/"checkpoint.safetensors").is_file(), lambda row: say(epoch_line(row)))
+            say(f"teacher {k + 1} of {s.teachers}"); f = fit(s.seed + k, place, (place/"checkpoint.safetensors").is_file(), lambda row: say(epoch_line(row)), **begin(train.vocab))
             if not ranks.rank: f.classifier.save(place/"classifier")
             ranks.agreed(None)
         teachers.append(Classifier.load(place/"classifier"))

@@ -107,14 +107,33 @@ def _model(card):
         "Output": f"calibrated probability of each of {len(card.labels)} findings, and the findings whose probability reaches their threshold", "How to get predictions": "model.pt2 with card.json: arrhythmia predict, or Classifier.load",
         "SHA-256 of model.pt2": card.sha256 or None, "Library": card.library, "Created": card.created or None})
 
+# %% ../nbs/18a_model_card.ipynb #1f412307
+def _compared(r:dict)->tuple: # card.metrics["retained"] -> (what came out or None, a warning or None, tables)
+    if "difference" not in r: return r.get("verdict"), "nobody knows whether it is worse than its base on records like the base's", []
+    line = lambda d: f"{d['difference']:+.3f} ({d['low']:+.3f} to {d['high']:+.3f})"; fell = [name_of(c["code"]) for c in r.get("classes", ()) if c["falls"]]
+    said = "not told apart from its base" if r["verdict"] == "not told apart" else f"{r['verdict']} than its base"
+    said += f": mean ROC-AUC {r['auc_tuned']:.3f} against {r['auc_base']:.3f} over {r['n_classes']} findings that both have, on {r['n_records']:,} retained records"
+    worse = ["on the mean of their findings"]*(r["verdict"] == "worse") + ([f"at {', '.join(fell)}"] if fell else [])
+    rows = [["Mean of the findings that both have", None, line(r), "worse" if r["verdict"] == "worse" else None]]
+    rows += [[name_of(c["code"]), c["n_positive"], line(c), "worse" if c["falls"] else None] for c in r.get("classes", ())]
+    caption = f"Against its base, on retained records: {r['level']:.0%} interval of the mean by paired bootstrap over patients, and of findings with enough records, for all of them together"
+    return said, f"worse than its base {' and '.join(worse)}: do not take it in the base's place" if worse else None, [(["Finding", "Positive", "ROC-AUC minus the base's", "Warning"], rows, caption)]
+
+def _finetuning(card): # a part, or none
+    if not (t := card.training.get("finetuned")): return []
+    said, warning, tables = _compared(card.metrics.get("retained") or {}); names = lambda codes: ", ".join(map(name_of, codes)) or "none"
+    return [Part("Fine-tuning", ({"Warning": warning} if warning else {}) | {"Compared with its base": said, "Fine-tuned from": t["base"], "SHA-256 of the base": t["base_sha256"] or None,
+        "Kept as in the base": ", ".join(t["frozen"]) or "nothing: all weights learned on", "Learning rate": f"that of the settings in the head, times {t['layer_decay']:g} for each part below it", "Batch norm": t["batch_norm"],
+        "Findings of the base": names(t["shared"]), "New findings": names(t["new"]), "Findings that the base had and it has not": names(t["lost"])}, tables)]
+
 # %% ../nbs/18a_model_card.ipynb #60f1441c
 def _training(card):
-    t = card.training; shown = {k: v for k, v in t.items() if k not in ("rejected", "codes_without_class", "fingerprint")}; loss = t.get("loss") or {}; c = card.metrics.get("calibration", {})
+    t = card.training; shown = {k: v for k, v in t.items() if k not in ("rejected", "codes_without_class", "fingerprint", "finetuned")}; loss = t.get("loss") or {}; c = card.metrics.get("calibration", {})
     return [Part("Training", {"Command": t.get("command"), "Settings chosen by": t.get("chosen_by"), "Class imbalance": None if not loss else (f"focal loss, gamma {loss['gamma']:g}" if loss.get("gamma") else "binary cross-entropy" if loss["name"] == "FocalLoss" else loss["name"]) + ", no resampling",
                           "Fairness in training": "no measure was taken: age and sex are not used; whether groups fare differently stands under Subgroups", **{f"setting {k}": v for k, v in _flat(shown).items() if k not in ("command", "chosen_by", "loss.name")}}),
             Part("Thresholds and calibration", {"Thresholds": f"one a finding, chosen on the validation records for the best {t['threshold_aim']}" if "threshold_aim" in t else None,
                           "Calibration": "logistic of scale × logit + bias, one pair a finding, fitted on the validation records" if any(s != 1 for s in card.calibration["scale"]) else "none: scale 1 everywhere",
-                          "Before calibration": _line(c.get("before")), "After calibration": _line(c.get("after")), "Updating": "none: what is evaluated is the artifact of this card"},
+                          "Before calibration": _line(c.get("before")), "After calibration": _line(c.get("after")), "Updating": f"fine-tuned from {t['finetuned']['base']}; what is evaluated is the artifact of this card" if "finetuned" in t else "none: what is evaluated is the artifact of this card"},
                  [(["Finding", "Code", "Codes read as this finding", "Threshold"], [[l["name"], l["code"], ", ".join(l.get("codes") or [l["code"]]), th] for l, th in zip(card.labels, card.thresholds)],
                    "The findings it knows, and the probability from which each is reported")])]
 
@@ -191,6 +210,7 @@ ITEMS = [r.strip().split(" | ") for r in """
 def _checklist(parts):
     known = {k: (p.heading, v) for p in parts for k, v in p.entries.items()}; rows = []
     for number, topic, answer in ITEMS:
+        if number == "24" and "Compared with its base" in known: answer = "Compared with its base"                # a fine-tuned one was updated
         if answer.startswith("- "): rows.append([number, topic, "not applicable", answer[2:]]); continue
         asked = answer.split(" + "); there = [known[k][1] is not None for k in asked]
         rows.append([number, topic, "reported" if all(there) else "partly reported" if any(there) else "not reported", "; ".join(f"{known[k][0]}: {k}" for k in asked)])
@@ -215,7 +235,7 @@ def contents(card:Card,
     "What the card says, before it is HTML or Markdown; from the classifier's own card, so that it can't say something else than what runs."
     key = source or card.training.get("source")
     if source is not None and source not in SOURCES: raise BadArgument("source", f"one of {', '.join(SOURCES)}", source)
-    s = SOURCES.get(key) or Source(title=key); p = [_use(card), _data(card, s), _input(card), _model(card), *_training(card), _performance(card, evaluation, calibration)]
+    s = SOURCES.get(key) or Source(title=key); p = [_use(card), *_finetuning(card), _data(card, s), _input(card), _model(card), *_training(card), _performance(card, evaluation, calibration)]
     for heading, entry, result in (("Subgroups", "Performance in groups", subgroups), ("External validation", "Performance on other sources", external), ("Uncertainty", "Rules that abstain", conformal), ("Records unlike the training data", "Score and flag", unlike)):
         p.append(Part(heading, {entry: "see the table" if result else None} | ({"Differences from the training data": None} if heading == "External validation" else {}), [as_table(result, entry)] if result else []))
     p += _limits(card, s); entries = {k: part for part in p for k in part.entries}

@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 from scipy.stats import fisher_exact, ks_2samp
 
 from .core import BadArgument, ECGError, atomic_path, write_json
 from .dataset import Rejected
 from .labels import name_of
 from .reference import QUALITY, Sample, four_digits, quality_columns, quality_numbers, sample_from_bytes
-from .delta import is_delta
+from .delta import is_delta, reading, table_at
 from .sources import stream
 
 # %% ../nbs/19_monitor.ipynb #ddae0151
@@ -107,7 +106,8 @@ def _lines(path): # results of any form -> dicts with record_id, status, reason,
 
 def _rows(path):
     if is_delta(path):
-        for rb in pa.RecordBatchReader.from_stream(DeltaTable(str(path)).scan()): yield from rb.to_pylist()
+        with reading(path):
+            for rb in pa.RecordBatchReader.from_stream(table_at(path).scan()): yield from rb.to_pylist()
     elif Path(path).suffix == ".parquet":
         for rb in pq.ParquetFile(path).iter_batches(): yield from rb.to_pylist()
     elif Path(path).suffix in (".jsonl", ".json") and Path(path).is_file():

@@ -21,7 +21,7 @@ from .batch import row_to_record
 from .core import BadArgument, atomic_path, progress
 from .corpora import open_folder, stream_folder
 from .dataset import ECGDataset, Entry, Rejected
-from .delta import is_delta, recordings, scan_records
+from .delta import is_delta, reading, recordings, scan_records
 from .pack import Pack, is_pack
 from .packed import PackedDataset, stream_pack
 from .records import read_record
@@ -41,14 +41,16 @@ def stream(path,               # a folder of any layout, a CSV of labels, one re
     return stream_folder(path, labels, rate, fs, read)
 
 # %% ../nbs/15a_sources.ipynb #795ada39
-def unpack_table(table:Path, cache:Path # folder of an `ecg_records` table; folder to unpack into
-                )->Path:                # folder with signals.bin and index.parquet
+def unpack_table(table:Path, cache:Path, # folder of an `ecg_records` table; folder to unpack into
+                 keep:bool=False,        # take what is unpacked there, also of an older version
+                )->Path:                 # folder with signals.bin and index.parquet
     "Unpack a Delta table for random access, unless it is unpacked already."
     dt = recordings(table); name = hashlib.sha256(str(Path(table).resolve()).encode()).hexdigest()[:12]
     folder = Path(cache)/f"{name}-v{dt.version()}"
+    if keep and (older := list(Path(cache).glob(f"{name}-v*"))): return max(older, key=lambda f: int(f.name.rpartition("-v")[2]))
     if folder.is_dir(): return folder
     columns = [f.name for f in dt.schema().fields if f.name != "signal"]; at = 0
-    with atomic_path(folder) as part:
+    with atomic_path(folder) as part, reading(table):
         part.mkdir(parents=True)
         writer = None
         with open(part/"signals.bin", "wb") as f:
@@ -81,11 +83,15 @@ class TableDataset(ECGDataset):
 
 def table_entries(folder)->tuple: # (list of `Entry`, list of `Rejected`)
     "What an unpacked table holds, in the order of the ids: a scan gives no order, and the seed of a training numbers the records."
-    rows = pq.read_table(Path(folder)/"index.parquet", columns=["record_id", "labels", "patient_id", "n_samples", "fs", "length", "reason", "detail"]).to_pylist()
-    rows = sorted(enumerate(rows), key=lambda r: r[1]["record_id"])
-    bad = lambda r: r["reason"] or not r["length"] or not r["fs"]
-    return ([Entry(r["record_id"], tuple(r["labels"] or ()), r["patient_id"], r["n_samples"] and r["n_samples"]/r["fs"], str(k)) for k, r in rows if not bad(r)],
-            [Rejected(r["record_id"], r["reason"] or "no_signal", r["detail"] or "") for _, r in rows if bad(r)])
+    rows = pq.read_table(Path(folder)/"index.parquet", columns=["record_id", "labels", "patient_id", "n_samples", "fs", "offset", "length", "reason", "detail"]).to_pylist()
+    good, bad, seen = [], [], set()
+    for k, r in sorted(enumerate(rows), key=lambda r: (r[1]["record_id"] or "", r[1]["length"], r[1]["offset"])):
+        i = r["record_id"]; why = (("unreadable", "a row without record_id") if i is None else ("duplicate_id", "another row of the table has it") if i in seen else
+                                   (r["reason"] or "no_signal", r["detail"] or "") if r["reason"] or not r["length"] or not r["fs"] else None)
+        seen.add(i)
+        if why: bad.append(Rejected(i or "", *why))
+        else: good.append(Entry(i, tuple(r["labels"] or ()), r["patient_id"], r["n_samples"] and r["n_samples"]/r["fs"], str(k)))
+    return good, bad
 
 # %% ../nbs/15a_sources.ipynb #d025ab26
 @dataclass
@@ -99,6 +105,7 @@ class Corpus:
 def open_corpus(path,          # a folder of any layout, a CSV of labels, one record, a pack, or a Delta table
                 cache=".",     # where a table is unpacked
                 labels:str="auto", rate:int|None=None, fs:float|None=None, # of a folder, see `open_folder`
+                keep:bool=False, # of a table: the version that is unpacked, if one is
                )->Corpus:
     "Open a source for random access."
     if is_pack(path):
@@ -108,5 +115,5 @@ def open_corpus(path,          # a folder of any layout, a CSV of labels, one re
         f = open_folder(path, labels, rate, fs)
         return Corpus(f.entries, f.rejected, f.dataset, f.about)
     _as_stored("a Delta table", labels, rate)
-    folder = unpack_table(Path(path), Path(cache))
+    folder = unpack_table(Path(path), Path(cache), keep)
     return Corpus(*table_entries(folder), partial(TableDataset, folder=folder))

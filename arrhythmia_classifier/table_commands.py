@@ -111,9 +111,9 @@ def batch(records: Annotated[Optional[Path], typer.Option(help="Delta table of r
     r |= dict(results=str(results)); event("answered", **r)
     if as_json: out(r)
     else:
-        out(f"{r['new']} records answered ({r['ok']} ok, {r['rejected']} rejected), {r['skipped']} had an answer of {r['model_name']} {r['model_version']}   {r['results']}")
+        out(f"{r['ok'] + r['rejected']} records answered ({r['ok']} ok, {r['rejected']} rejected), {r['skipped']} had an answer of {r['model_name']} {r['model_version']}   {r['results']}")
         for k, n in r["reasons"].items(): out(f"  rejected {n}: {k}")
-    if r["new"] and not r["ok"]: say("no record could be answered"); raise typer.Exit(1)
+    if r["rejected"] and not r["ok"]: say("no record could be answered"); raise typer.Exit(1)
 
 @contextmanager
 def _for_workers(c, workers, again): # what loads the classifier: it stays what it was when the job began, also if the alias moves meanwhile
