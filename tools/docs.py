@@ -55,7 +55,7 @@ def sidebar(nbs):
     def section(folder, first): # those that are read in this order, then the rest
         there = names(f"{folder}/*.ipynb"); ahead = [f for k in first.split() if (f := f"{folder}/{k}.ipynb") in there]
         return ahead + [f for f in there if f not in ahead]
-    parts = {"Tutorials": section("tutorials", "explore_corpus gpu_training read_evaluation calibrate_thresholds mlflow_lifecycle batch_prediction databricks explain_patient export_edge"), "How to": section("how-to", "predict_my_records train_on_my_folder"),
+    parts = {"Tutorials": section("tutorials", "quick_start explore_corpus gpu_training fine_tune read_evaluation calibrate_thresholds mlflow_lifecycle batch_prediction databricks explain_patient export_edge"), "How to": section("how-to", "predict_my_records train_on_my_folder"),
              "Explanations": section("explanations", "architecture scores speed sizing card datasheet security") + ["changelog.qmd"], "Library": names("[0-9]*.ipynb")}
     lines = ["website:", "  sidebar:", "    contents:", "      - index.ipynb"]
     for title, files in parts.items(): lines += [f"      - section: {title}", "        contents:"] + [f"          - {f}" for f in files]

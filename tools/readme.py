@@ -50,9 +50,11 @@ def main():
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources["outputs"]: sys.exit("README: index.ipynb shows a figure as output; save it in nbs/images and link it")
     text = re.sub(r"<!--.*?-->", "", text)
+    text = re.sub(r"\n```\n+```python\n", "\n\n", text)                                # imports stand apart in the notebook; here an example is one block
     if head: text = f"# {head['title']}\n\n> {head['description']}\n\n{text}"
     text = re.sub(r"(!?\[[^\]]*\])\(([^)\s#]*)([^)]*)\)", from_root, text)
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    if html := re.search(r"</?[a-zA-Z][^>\n]*>", re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)): sys.exit(f"README: {html[0]} is HTML, which PyPI may drop")
     (ROOT/"README.md").write_text("<!-- made from nbs/index.ipynb by tools/readme.py: change it there -->\n\n" + text, encoding="utf-8")
     print(f"README.md: {len(text.splitlines())} lines")
 
