@@ -85,6 +85,7 @@ def say(text, level:str="info"):
     else: print(text, file=sys.stderr, flush=True)
 
 # %% ../nbs/00a_log.ipynb #7090a57a
-EXIT = dict(done=0, failed=1, usage=2, interrupted=3, busy=4)
+EXIT = dict(done=0, failed=1, usage=2, interrupted=3, busy=4, drift=5)
 EXIT_CODES = {0: "done", 1: "failed, or nothing usable; the last line says why", 2: "wrong usage: an argument that can't be",
-              3: "interrupted by Ctrl-C or SIGTERM; a training or a packing goes on where it was", 4: "busy: another process works in the same run folder"}
+              3: "interrupted by Ctrl-C or SIGTERM; a training or a packing goes on where it was", 4: "busy: another process works in the same run folder, or has just moved the same alias",
+              5: "drift: answers or recordings are not like the reference, says monitor"}
