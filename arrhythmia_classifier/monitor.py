@@ -154,7 +154,7 @@ def quality_of(records, ids, most:int=1000, seed:int=0)->tuple: # any source; re
         if isinstance(r, Rejected) or r.record_id not in want: continue
         n += 1; key = sha256(f"{seed} {r.record_id}".encode()).digest()
         if len(held) < most or key < held[-1][0]: insort(held, (key, quality_numbers(r)), key=itemgetter(0)); del held[most:]
-    if not n: raise BadArgument("records", f"a source with recordings of these {len(want)} answers, such as {min(want)}", f"{Path(records).name}, which has none of them")
+    if not n: raise BadArgument("records", f"a source with recordings of these {len(want)} answers", f"{Path(records).name}, which has none of them")
     return quality_columns(q for _, q in held), n
 
 # %% ../nbs/19_monitor.ipynb #19220673
@@ -165,7 +165,7 @@ def load_reference(classifier, path=None, **kw)->Sample: # a `Classifier`; refer
         if f.is_file() and f.suffix == ".parquet" and b"arrhythmia_classifier.sample" in (pq.read_metadata(f).metadata or {}): s = sample_from_bytes(f.read_bytes()); break
     else:
         if path: return read_results(path, card, **kw)[0]
-        if not classifier.reference: raise ECGError(f"{card.name} {card.version or ''} has no reference of its own (trained before there were any): make one with `arrhythmia reference MODEL RECORDS --out FILE`, or give --reference FILE_OR_RESULTS".replace("  ", " "))
+        if not classifier.reference: raise ECGError(f"{card.name} {card.version or ''} has no reference of its own (trained with --no-reference, or before there were any): make one with `arrhythmia reference MODEL RECORDS --out FILE`, or give --reference FILE_OR_RESULTS".replace("  ", " "))
         s = sample_from_bytes(classifier.reference)
     if s.codes != classifier.vocab.codes or not np.allclose(s.thresholds, card.thresholds, atol=1e-5): raise BadArgument("reference", f"one of {card.name}, with its classes and thresholds", f"{s.about}")
     return s
