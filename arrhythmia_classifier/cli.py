@@ -93,6 +93,7 @@ def train(ctx: typer.Context,
           precision: Annotated[str, typer.Option(help="float32, tf32 (GPU) or bf16 (GPU, or a CPU with AVX512-BF16 or AMX).")] = "float32",
           compile: Annotated[str, typer.Option(help="inductor: compiled convolutions, on a GPU.")] = "",
           threads: ThreadsOpt = 1, device: DeviceOpt = None,
+          reference: Annotated[bool, typer.Option(help="Keep rows of validation answers and quality numbers, for arrhythmia monitor; --no-reference: the classifier holds no row of a patient.")] = True,
           register: Annotated[bool, typer.Option(help="Log to MLflow and register as challenger.")] = True,
           name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
     """Train a classifier; Ctrl-C keeps a checkpoint that --resume goes on from.

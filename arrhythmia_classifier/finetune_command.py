@@ -44,6 +44,7 @@ def finetune(ctx: typer.Context,
              seed: SeedOpt = 0, workers: Annotated[int, typer.Option(min=0)] = 0,
              precision: Annotated[str, typer.Option(help="float32, tf32 or bf16.")] = "float32",
              threads: Annotated[int, typer.Option(min=1)] = 1, device: Annotated[Optional[str], typer.Option(help="cuda, mps or cpu.")] = None,
+             reference: Annotated[bool, typer.Option(help="Keep rows of validation answers and quality numbers, for arrhythmia monitor; --no-reference: the classifier holds no row of a patient.")] = True,
              register: Annotated[bool, typer.Option(help="Log to MLflow and register as challenger.")] = True,
              name: Annotated[str, typer.Option("--name", help="Three-level name of the registered model.")] = "main.ecg.classifier",
              home: Annotated[Optional[Path], typer.Option("--home", help="Folder of registry, tables and runs.")] = None, as_json: JsonOpt = False):

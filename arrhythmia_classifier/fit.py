@@ -145,6 +145,7 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
                    on_epoch=lambda row: None,
                    start=None,                        # of the training dataset -> (network, groups of `Trainer`) to begin with; None: a new network
                    about:dict={},                     # more lines for the card's `training`
+                   keep_reference:bool=True,          # the rows of `used_to` beside the classifier; they are of single patients
                   )->Fitted:
     "Train, calibrate, choose thresholds; the result is ready to be saved."
     chooser = Thresholds(aim)                                         # a wrong aim is an error before the training, not after it
@@ -170,5 +171,5 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
                    calibration=dict(before=calibration_errors(y, sigmoid(z)), after=calibration_errors(y, p)))
     conformal = {f"{a:g}": Conformal(a).fit(y, p).to_dict() for a in RISKS}
     clf = Classifier.from_model(t.model.cpu(), train.vocab, thresholds, calibration, name=name, training=info, metrics=metrics, unlike=reference(train), conformal=conformal)
-    clf.reference = sample_to_bytes(used_to(valid, ids, p, clf.thresholds, t.rejected))
+    if keep_reference: clf.reference = sample_to_bytes(used_to(valid, ids, p, clf.thresholds, t.rejected))
     return Fitted(clf, t.history, y, z, ids, t.rejected)

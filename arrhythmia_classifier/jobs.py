@@ -171,6 +171,7 @@ class TrainSettings:
     compile:str=""               # "inductor": on a GPU
     teachers:int=0               # networks that are trained before, each by these settings and another seed, to teach this one, see `taught_by`
     share:float=.5               # of their answers in the targets
+    reference:bool=True          # keep what `arrhythmia monitor` compares with: rows of probabilities and quality numbers of validation records, see [security](explanations/security.ipynb)
     name:str=MODEL               # three-level name in the registry
 
     more_labels = ()             # what `labels` may be beside, for those who build on this
@@ -324,7 +325,7 @@ def _train_in(ranks, folder, settings, home, resume, device, register, say, on_e
     if not ranks.rank: write_json(folder/"data.json", same)
     def fit(seed, place, go_on, on_epoch, **kw):
         return fit_classifier(train, valid, s.network(len(train.vocab)), replace(s.config, seed=seed), s.batch_size, loss_of(s.loss, s.gamma), s.aim, s.name, place, go_on, device,
-                              s.workers, s.passes, on_epoch=on_epoch, **kw)
+                              s.workers, s.passes, on_epoch=on_epoch, keep_reference=s.reference, **kw)
     teachers = []
     for k in range(s.teachers):                                           # on the same records as the student: none of them sees a validation patient
         place = folder/f"teacher-{k}"

@@ -87,5 +87,5 @@ def say(text, level:str="info"):
 # %% ../nbs/00a_log.ipynb #7090a57a
 EXIT = dict(done=0, failed=1, usage=2, interrupted=3, busy=4, drift=5)
 EXIT_CODES = {0: "done", 1: "failed, or nothing usable; the last line says why", 2: "wrong usage: an argument that can't be",
-              3: "interrupted by Ctrl-C or SIGTERM; a training or a packing goes on where it was", 4: "busy: another process works in the same run folder",
-              5: "drift, of `arrhythmia monitor`: not what the classifier was trained on"}
+              3: "interrupted by Ctrl-C or SIGTERM; a training or a packing goes on where it was", 4: "busy: another process works in the same run folder, or has just moved the same alias",
+              5: "drift: answers or recordings are not like the reference, says monitor"}

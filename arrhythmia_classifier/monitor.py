@@ -10,8 +10,11 @@ __all__ = ['FAMILIES', 'FEW', 'ANSWERS', 'psi', 'mmd', 'logit', 'holm', 'drift',
 
 # %% ../nbs/19_monitor.ipynb #3b0ddff8
 import json
+from bisect import insort
 from collections import Counter
 from datetime import datetime, timezone
+from hashlib import sha256
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -68,15 +71,29 @@ def _values(family, name, r, c): # one row of distributions, values without NaN
     k = ks_2samp(r, c)
     return dict(family=family, name=name, reference=float(np.median(r)), current=float(np.median(c)), psi=psi(r, c), ks=float(k.statistic), p=float(k.pvalue))
 
+def _ratio(a, n, b, m): return float((b + .5)/(m + 1)*(n + 1)/(a + .5))
+
 def _rates(family, name, a, n, b, m): # one row of counts
-    return dict(family=family, name=name, reference=a/n, current=b/m, ratio=float((b + .5)/(m + 1)*(n + 1)/(a + .5)), p=float(fisher_exact([[a, n - a], [b, m - b]])[1]))
+    return dict(family=family, name=name, reference=a/n, current=b/m, ratio=_ratio(a, n, b, m), ratio_without=_ratio(n - a, n, m - b, m), p=float(fisher_exact([[a, n - a], [b, m - b]])[1]))
+
+def _unknown(r, c): # of the quality columns that some record lacks: the share of records without it (where none lacks it there is nothing to compare)
+    for k in QUALITY:
+        if k not in r or k not in c or min(len(r[k]), len(c[k])) < FEW: continue
+        a, b = (int((~np.isfinite(v[k])).sum()) for v in (r, c))
+        if a + b: yield _rates("signal", f"{k} unknown", a, len(r[k]), b, len(c[k]))
+
+def _not_compared(ref, cur): # a line each
+    if not ref.quality or not cur.quality: yield "signal quality: " + ("the reference has none" if not ref.quality else "no records of these answers were given (--records)"); return
+    for k in QUALITY:
+        r, c = (np.asarray(s.quality.get(k, ())) for s in (ref, cur)); a, b = np.isfinite(r).sum(), np.isfinite(c).sum()
+        if min(a, b) < FEW: yield f"signal {k}: known of {b} of {len(c)} records, in the reference of {a} of {len(r)}; at least {FEW} are needed"
 
 def _large(row): # is it far enough?
-    return row["psi"] >= .1 if "psi" in row else not 2/3 < row["ratio"] < 1.5 if "ratio" in row else True
+    return row["psi"] >= .1 if "psi" in row else any(not 2/3 < row[k] < 1.5 for k in ("ratio", "ratio_without")) if "ratio" in row else True
 
 def drift(ref:Sample, cur:Sample,
           level:float=.01, # chance of any false alarm
-          seed:int=0)->dict: # drift, level, n_reference, n_current, rows (family, name, reference, current, psi and ks or ratio, p, p_adjusted, drift), not_compared
+          seed:int=0)->dict: # drift, level, n_reference, n_current, rows (family, name, reference, current, psi and ks, or ratio and ratio_without, p, p_adjusted, drift), not_compared
     "Compare two samples of one classifier's answers."
     if not 0 < level < 1: raise BadArgument("level", "between 0 and 1", level)
     if cur.codes != ref.codes: raise BadArgument("reference", "of a classifier with the same classes", f"{len(ref.codes)} classes, against {len(cur.codes)}")
@@ -84,13 +101,13 @@ def drift(ref:Sample, cur:Sample,
     a, b = four_digits(ref.p), four_digits(cur.p); rows = [_values("score", c, a[:, j], b[:, j]) for j, c in enumerate(ref.codes)]
     rows += [_rates("rate", c, int(ref.counts[j]), ref.n_ok, int(cur.counts[j]), cur.n_ok) for j, c in enumerate(ref.codes)]
     rows += [_values("signal", k, ref.quality[k], cur.quality[k]) for k in QUALITY if k in ref.quality and k in cur.quality]
+    rows += _unknown(ref.quality, cur.quality)
     rows += [_rates("rejected", "all", ref.n - ref.n_ok, ref.n, cur.n - cur.n_ok, cur.n)] + [_rates("rejected", k, ref.reasons.get(k, 0), ref.n, cur.reasons.get(k, 0), cur.n) for k in sorted({*ref.reasons, *cur.reasons})]
     v, p = mmd(logit(ref.p), logit(cur.p), seed=seed); rows = [r for r in rows if r] + [dict(family="vector", name="all logits", reference=0., current=v, p=p)]
     for f in FAMILIES:
         mine = [r for r in rows if r["family"] == f]
         for r, q in zip(mine, holm([r["p"] for r in mine])): r["p_adjusted"] = float(min(1, q*len(FAMILIES))); r["drift"] = bool(r["p_adjusted"] <= level and _large(r))
-    missing = [] if ref.quality and cur.quality else ["signal quality: " + ("the reference has none" if not ref.quality else "no records of these answers were given (--records)")]
-    return dict(drift=any(r["drift"] for r in rows), level=level, n_reference=ref.n, n_current=cur.n, rows=sorted(rows, key=lambda r: (not r["drift"], r["p_adjusted"], -r.get("psi", 0))), not_compared=missing)
+    return dict(drift=any(r["drift"] for r in rows), level=level, n_reference=ref.n, n_current=cur.n, rows=sorted(rows, key=lambda r: (not r["drift"], r["p_adjusted"], -r.get("psi", 0))), not_compared=list(_not_compared(ref, cur)))
 
 # %% ../nbs/19_monitor.ipynb #02d06a70
 ANSWERS = "a table of answers, a predictions.parquet, or a .jsonl of `arrhythmia predict --json`"
@@ -124,7 +141,7 @@ def _day(since):
 def read_results(path, card,           # `Card` of the classifier whose answers count
                  name:str="", version:str="", # of the model in a results table; "" takes those of the card
                  since=None,           # ISO day or time (UTC), of `predicted_at`
-                 most:int=5000, seed:int=0)->tuple: # `Sample`, ids of answered records, Counter of other models' rows
+                 most:int=5000, seed:int=0)->tuple: # `Sample`, ids of all answered records, Counter of other models' rows
     "A sample of a classifier's answers."
     codes, thr = [l["code"] for l in card.labels], np.array(card.thresholds); since = _day(since); rng = np.random.default_rng(seed)
     name, version = name or card.name, version or card.version or card.sha256[:12]; p, ids, counts, reasons, others, n = [], [], np.zeros(len(codes), int), Counter(), Counter(), 0
@@ -136,15 +153,20 @@ def read_results(path, card,           # `Card` of the classifier whose answers 
         q = dict(o["probabilities"])
         if set(q) != set(codes): raise BadArgument("results", f"answers of {card.name}, with its {len(codes)} classes", f"{len(q)} classes in {o['record_id']}")
         v = np.array([q[c] for c in codes]); counts += v >= thr; n += 1; at = len(p) if len(p) < most else int(rng.integers(n))
-        if at < len(p): p[at], ids[at] = v, o["record_id"]
-        elif at < most: p.append(v); ids.append(o["record_id"])
+        if at < most: p[at:at + 1] = [v]
+        ids.append(o["record_id"])
     if not n: raise ECGError(f"no answer of {name} {version}{f' since {since:%Y-%m-%d}' if since else ''} in {Path(path).name}" + (f"; it has those of {', '.join(others)}" if others else ""))
     return Sample(codes, thr.tolist(), np.array(p), counts, n, dict(reasons), {}, dict(source=Path(path).name, model=f"{name} {version}")), ids, others
 
-def quality_of(records, ids, most:int=1000, seed:int=0)->dict: # any source; record ids -> columns as in `Sample.quality`
-    "Quality of the records that the answers are of."
-    want = set(np.random.default_rng(seed).permutation(sorted(ids))[:most].tolist())
-    return quality_columns(quality_numbers(r) for r in stream(records) if not isinstance(r, Rejected) and r.record_id in want)
+def quality_of(records, ids, most:int=1000, seed:int=0)->tuple: # any source; record ids -> columns as in `Sample.quality`, how many of the ids it holds
+    "Quality of the records that the answers are of; `BadArgument` where the source holds none of them."
+    want, held, n = set(ids), [], 0                                       # the smallest hashes: the same records in whatever order they come
+    for r in stream(records):
+        if isinstance(r, Rejected) or r.record_id not in want: continue
+        n += 1; key = sha256(f"{seed} {r.record_id}".encode()).digest()
+        if len(held) < most or key < held[-1][0]: insort(held, (key, quality_numbers(r)), key=itemgetter(0)); del held[most:]
+    if not n: raise BadArgument("records", f"a source with recordings of these {len(want)} answers", f"{Path(records).name}, which has none of them")
+    return quality_columns(q for _, q in held), n
 
 # %% ../nbs/19_monitor.ipynb #19220673
 def _is_sample(file):
@@ -158,7 +180,7 @@ def load_reference(classifier, path=None, **kw)->Sample: # a `Classifier`; refer
         if _is_sample(f): s = sample_from_bytes(f.read_bytes()); break
     else:
         if path: return read_results(path, card, **kw)[0]
-        if not classifier.reference: raise ECGError(f"{card.name} {card.version or ''} has no reference of its own (trained before there were any): make one with `arrhythmia reference MODEL RECORDS --out FILE`, or give --reference FILE_OR_RESULTS".replace("  ", " "))
+        if not classifier.reference: raise ECGError(f"{card.name} {card.version or ''} has no reference of its own (trained with --no-reference, or before there were any): make one with `arrhythmia reference MODEL RECORDS --out FILE`, or give --reference FILE_OR_RESULTS".replace("  ", " "))
         s = sample_from_bytes(classifier.reference)
     if s.codes != classifier.vocab.codes or not np.allclose(s.thresholds, card.thresholds, atol=1e-5): raise BadArgument("reference", f"one of {card.name}, with its classes and thresholds", f"{s.about}")
     return s
@@ -170,8 +192,10 @@ def monitor_job(classifier, results,
                )->dict:                # of `drift`, with model, others
     "Compare a classifier's answers and their recordings with the reference."
     cur, ids, others = read_results(results, classifier.card, name, version, since); ref = load_reference(classifier, reference, name=name, version=version)
-    if records is not None: cur.quality = quality_of(records, ids)
-    out = drift(ref, cur, level) | dict(model=cur.about["model"], since=since and str(since), reference=ref.about, other_models=dict(others))
+    if records is not None: cur.quality, found = quality_of(records, ids)
+    out = drift(ref, cur, level)
+    if records is not None and found < len(set(ids)): out["not_compared"].append(f"signal quality of {len(set(ids)) - found} of {len(set(ids))} answered records, which {Path(records).name} does not hold")
+    out |= dict(model=cur.about["model"], since=since and str(since), reference=ref.about, other_models=dict(others))
     if folder is not None:
         import matplotlib.pyplot as plt
         write_json(Path(folder)/"monitor.json", out); fig = plot_drift(out, ref, cur)
@@ -185,10 +209,10 @@ def _label(r): return name_of(r["name"]) if r["family"] in ("score", "rate") els
 def monitor_lines(r:dict, most:int=12)->list: # of `monitor_job` -> lines of text
     "The comparison as a table for a terminal."
     cell = lambda v, f: "" if v is None else format(v, f)
-    out = [f"{'':<2}{'what':<10}{'':<34}{'reference':>10}{'now':>10}{'PSI':>8}{'ratio':>8}{'adjusted p':>12}"]
+    out = [f"{'':<2}{'what':<10}{'':<34}{'reference':>10}{'now':>10}{'PSI':>8}{'ratio':>8}{'without':>9}{'adjusted p':>12}"]
     hits = sum(o["drift"] for o in r["rows"])
     for o in r["rows"][:max(most, min(hits, 40))]:
-        out.append(f"{'! ' if o['drift'] else '  '}{o['family']:<10}{_label(o)[:33]:<34}{o['reference']:>10.3g}{o['current']:>10.3g}{cell(o.get('psi'), '.3f'):>8}{cell(o.get('ratio'), '.2f'):>8}{o['p_adjusted']:>12.2g}")
+        out.append(f"{'! ' if o['drift'] else '  '}{o['family']:<10}{_label(o)[:33]:<34}{o['reference']:>10.3g}{o['current']:>10.3g}{cell(o.get('psi'), '.3f'):>8}{cell(o.get('ratio'), '.2f'):>8}{cell(o.get('ratio_without'), '.2f'):>9}{o['p_adjusted']:>12.2g}")
     out += [f"not compared: {m}" for m in r["not_compared"]]
     out.append(f"{'DRIFT' if r['drift'] else 'quiet'}: {hits} of {len(r['rows'])} comparisons, {r['n_current']} records against {r['n_reference']}; at most {r['level']:.0%} of quiet runs alarm")
     return out

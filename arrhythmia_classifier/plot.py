@@ -77,9 +77,12 @@ def _paper(ax, x0, y0, x1, y1, small=True): # draws the grid
         lines = [((x, y0), (x, y1)) for x in xs] + [((x0, y), (x1, y)) for y in ys]
         ax.add_collection(LineCollection(lines, colors=colour, linewidths=width, antialiased=False, zorder=0), autolim=False)
 
-def _header(r, start, span): # the two lines of text over the page
+def _second(t): return f'{round(t, 3):.12g}'                     # a day has 86400.25 s, not 86400.2
+
+def _header(r, start, span, offset=None): # the two lines of text over the page; `offset`: the record is a stretch of another and begins there
     end, bpm = min(start + span, r.duration), heart_rate(r)
-    part = f'{end - start:g} s' if end - start > r.duration - .05 else f'{start:g} to {end:g} s of {r.duration:g} s'
+    if offset is not None: part = f'{_second(offset + start)} to {_second(offset + end)} s'
+    else: part = f'{end - start:g} s' if end - start > r.duration - .05 else f'{_second(start)} to {_second(end)} s of {_second(r.duration)} s'
     who = [f'{r.age:g} y' if r.age is not None else '', r.sex or '', f'{r.fs:g} Hz',
            part, f'heart rate {bpm:.0f}/min' if bpm else '', '25 mm/s  10 mm/mV']
     return f'{r.record_id}   ' + '  '.join(w for w in who if w), ', '.join(name_of(c) for c in r.codes)
@@ -98,6 +101,7 @@ def plot_ecg(record:Record,
              rhythm:str='II',      # lead of the rhythm strip under '3x4', '' for none
              full:bool=False,      # keep the room of `seconds`, even where the record ends sooner
              small:bool=True,      # draw the 1 mm grid too
+             offset:float=None,    # second at which this record begins in a longer one, for the header; None: it is the whole record
             ):                     # the Axes, in mm of paper
     "The record on ECG paper: 1 s is 25 mm, 1 mV is 10 mm."
     import matplotlib.pyplot as plt
@@ -120,7 +124,7 @@ def plot_ecg(record:Record,
     ax.add_collection(LineCollection(starts + marks, colors='#222222', linewidths=.7, zorder=2, label='calibration'), autolim=False)
     ax.add_collection(LineCollection(traces, colors='#101030', linewidths=.8, zorder=3, label='traces',
                                      capstyle='round', joinstyle='round'), autolim=False)
-    head, said = (title, '') if title is not None else _header(record, start, max(p.t1 for p in ps) - start)
+    head, said = (title, '') if title is not None else _header(record, start, max(p.t1 for p in ps) - start, offset)
     ax.text(-8, y1 - 4.5, head, fontsize=8, zorder=4, clip_on=True)
     ax.text(-8, y1 - 9, said if findings is None else findings, fontsize=8, weight='bold', zorder=4, clip_on=True)
     ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect='equal'); ax.axis('off')

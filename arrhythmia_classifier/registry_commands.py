@@ -22,13 +22,14 @@ from .record_commands import JsonOpt, SeedOpt, SourceArg, out
 HomeOpt = Annotated[Optional[Path], typer.Option("--home", help="Folder of registry, tables and runs [default: $ARRHYTHMIA_HOME or ./arrhythmia-home].")]
 NameOpt = Annotated[str, typer.Option("--name", help="Three-level name of the registered model.")]
 ThreadsOpt = Annotated[int, typer.Option(min=1, help="CPU threads for the network.")]
-BootOpt = Annotated[int, typer.Option(min=1, help="Bootstrap resamples.")]
+BootOpt = Annotated[int, typer.Option(min=100, help="Bootstrap resamples.")]
 MODEL_NAME = "main.ecg.classifier"
 
 def promote(records: Annotated[Optional[Path], typer.Argument(metavar="[RECORDS]", help="Held-out labelled records: any source. Not needed while there is no champion.", show_default=False)] = None,
             margin: Annotated[float, typer.Option(min=0, help="Macro ROC-AUC by which the challenger must be better.")] = 0.,
-            guard: Annotated[Optional[str], typer.Option(help="Codes or abbreviations, with commas, of the findings that must not get worse; none: no guard [default: every finding with 20 positives and 20 negatives].")] = None,
+            guard: Annotated[Optional[str], typer.Option(help="Codes or abbreviations, with commas, of the findings that must not get worse, of which 5 positives and 5 negatives are needed; none: no guard [default: every finding with 20 positives and 20 negatives].")] = None,
             tolerance: Annotated[Optional[float], typer.Option(min=0, help="A guarded finding must be shown not to lose more ROC-AUC than this [default: it must not be shown to lose any].")] = None,
+            refuse_more: Annotated[float, typer.Option(min=0, max=1, help="Share of the records that the champion answers which the challenger may refuse.")] = 0.,
             dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and say so, change nothing.")] = False,
             again: Annotated[bool, typer.Option("--again", help="Even if the challenger was rolled back before.")] = False,
             n_boot: BootOpt = 1000, seed: SeedOpt = 0, threads: ThreadsOpt = 1, name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
@@ -46,7 +47,7 @@ def promote(records: Annotated[Optional[Path], typer.Argument(metavar="[RECORDS]
     from arrhythmia_classifier.sources import stream
     from arrhythmia_classifier.tracking import Home
     torch.set_num_threads(threads); guarded = None if guard is None else [] if guard == "none" else [g.strip() for g in guard.split(",") if g.strip()]
-    r = gate(Home(home), (o for o in (stream(records) if records else ()) if not isinstance(o, Rejected)), name, margin, n_boot=n_boot, seed=seed, dry_run=dry_run, guard=guarded, tolerance=tolerance, again=again)
+    r = gate(Home(home), (o for o in (stream(records) if records else ()) if not isinstance(o, Rejected)), name, margin, n_boot=n_boot, seed=seed, dry_run=dry_run, guard=guarded, tolerance=tolerance, refuse_more=refuse_more, again=again)
     if as_json: return out(r)
     for l in gate_lines(r): out(l)
 
@@ -56,6 +57,8 @@ def gate_lines(r:dict, most:int=5)->list: # of `gate.promote` -> lines of text
     if "difference" not in r: return lines
     lines.append(f"macro AUC {r['auc_challenger']:.4f} against {r['auc_champion']:.4f} of version {r['champion']}: {r['difference']:+.4f} ({r['low']:+.4f} to {r['high']:+.4f}) on {r['n_records']} records, {r['n_classes']} classes")
     lines.append(f"{len(r['guarded'])} findings guarded, {len(r['fallen'])} fall; intervals that hold together at {r['level']:.0%} (Bonferroni)")
+    for abbr, yes, no in r["unguarded"]: lines.append(f"  ! {abbr:<10}{yes:>6} positives and {no} negatives: too few to be guarded")
+    lines.append(f"of the records that version {r['champion']} answers the challenger refuses {r['refused']:.2%}, {r['refuse_more']:.2%} are allowed (champion refuses {r['rejected_champion']}, challenger {r['rejected_challenger']})")
     for g in sorted(r["guarded"], key=lambda g: g["high"])[:most]: lines.append(f"  {'! ' if g['falls'] else '  '}{g['abbr']:<10}{g['n_positive']:>6} positives  {g['difference']:+.4f} ({g['low']:+.4f} to {g['high']:+.4f})")
     if r["classes_lost"]: lines.append(f"classes of version {r['champion']} that the challenger does not have: {r['classes_lost']}")
     return lines

@@ -51,22 +51,27 @@ def batch_on_spark(records:Path, results:Path, c, models:Path, batch_size:int=32
     return run_spark(spark_session(), place_of(records), place_of(results), shared_model(c, models), name, version, batch_size, where)
 
 # %% ../nbs/19k_spark_commands.ipynb #6ae2eb4c
-def fetch(table: Annotated[Path, typer.Argument(metavar="TABLE", help="Table of answers, by name or folder.", show_default=False)],
+def fetch(table: Annotated[Path, typer.Argument(metavar="TABLE", help="Table of answers or of recordings, by name or folder.", show_default=False)],
           dest: Annotated[Path, typer.Argument(metavar="FOLDER", help="New folder, for a Delta table of its own.", show_default=False)],
-          where: WhereOpt = None, as_json: JsonOpt = False):
-    """Copy answers out of a Spark table, for commands that read folders: a week of them fits in the memory of one machine.
+          where: WhereOpt = None, most: Annotated[Optional[int], typer.Option("--most", min=1, help="Rows at most: those of a sample by hash of the record's id, the same each time [default: all].", show_default=False)] = None,
+          as_json: JsonOpt = False):
+    """Copy answers, or recordings, out of a Spark table, for commands that read folders: a week of answers fits in the memory of one machine, and so do 1000 recordings.
 
     \b
     Examples:
       arrhythmia fetch main.ecg.ecg_predictions recent --where "predicted_at >= current_date() - INTERVAL 7 DAYS"
+      arrhythmia fetch main.ecg.ecg_records recent_records --most 1000
     """
-    from arrhythmia_classifier.batch import PREDICTIONS
+    import pyarrow as pa
+    from arrhythmia_classifier.batch import PREDICTIONS, RECORDS
     from arrhythmia_classifier.delta import is_delta, open_table, write_deltalake
     from arrhythmia_classifier.spark import read_table, spark_session
     if is_delta(dest): raise BadArgument("FOLDER", "a new folder", str(dest))
-    df = read_table(spark_session(), place_of(table), PREDICTIONS)
-    rows = (df.where(where) if where else df).select(*PREDICTIONS.names).toArrow().cast(PREDICTIONS)
-    open_table(dest, PREDICTIONS); write_deltalake(str(dest), rows, mode="append")
+    spark, place = spark_session(), place_of(table); df = read_table(spark, place, pa.schema([("record_id", pa.string())])); schema = RECORDS if "signal" in df.columns else PREDICTIONS
+    df = read_table(spark, place, schema); df = df.where(where) if where else df
+    if most: df = df.selectExpr("*", "sha2(record_id, 256) AS _order").orderBy("_order").limit(most)
+    rows = df.select(*schema.names).toArrow().cast(schema)
+    open_table(dest, schema); write_deltalake(str(dest), rows, mode="append")
     r = dict(rows=rows.num_rows, table=str(dest))
     out(r if as_json else f"{r['rows']} rows   {r['table']}")
 

@@ -66,13 +66,14 @@ def view(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One WFDB
         if not 0 <= start < r.n_samples/r.fs or seconds is None or seconds <= 0: raise BadArgument("--start and --seconds", f"a part of the record's {r.n_samples/r.fs:g} s", (start, seconds))
         r = r.piece(round(start*r.fs), min(round((start + seconds)*r.fs), r.n_samples))
     elif start or seconds is not None: r = stretch(r, start, seconds)
+    offset = start if start or seconds is not None else None             # of a stretch
     path = to or Path(f"{Path(r.record_id).name}.html"); c = None if plain else choose_model(model, Home(home), name or MODEL)
     if path.suffix.lower() == ".html": (viewer(r, start=start) if plain else explain_view(c, r, code, start=start, **(dict(methods=method) if method else {}))).save(path)
-    elif plain: write_paper(lambda **kw: plot_ecg(r, **kw), r, path)
+    elif plain: write_paper(lambda **kw: plot_ecg(r, offset=offset, **kw), r, path)
     else:
         if max(len(code or ()), len(method or ())) > 1: raise BadArgument("--code and --method", "one of each on paper", (code, method))
         chosen = c.vocab.codes[column(c, code[0])] if code else main_code(c.predict_one(check_signal(r, c.card.min_seconds)), c); a = METHODS[method[0] if method else "integrated_gradients"](c, r, chosen)
-        write_paper(lambda **kw: explain_plot(c, r, chosen, attribution=a, **kw), r, path)
+        write_paper(lambda **kw: explain_plot(c, r, chosen, attribution=a, offset=offset, **kw), r, path)
     out(f"{path}")
     if to is None: import webbrowser; webbrowser.open(path.resolve().as_uri())
 
