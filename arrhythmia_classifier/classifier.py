@@ -201,9 +201,11 @@ class Classifier:
     @torch.inference_mode()
     def run(self, signals)->tuple: # list of `(12, T)` at `fs` -> logits `(B, C)`, list of attention `(steps,)`
         "Logits and attention of signals that are ready."
-        n = [s.shape[1] for s in signals]; x = torch.zeros(len(n), 12, max(n))
-        for row, s in zip(x, signals): row[:, :s.shape[1]] = torch.from_numpy(np.ascontiguousarray(s))
-        with cpu_threads(self.threads): logits, attention = self.network(x.to(self.device), torch.tensor(n, device=self.device))
+        n = [s.shape[1] for s in signals]
+        with cpu_threads(self.threads):                                             # a copy of 10 s is shared among threads already
+            x = torch.zeros(len(n), 12, max(n))
+            for row, s in zip(x, signals): row[:, :s.shape[1]] = torch.from_numpy(np.ascontiguousarray(s))
+            logits, attention = self.network(x.to(self.device), torch.tensor(n, device=self.device))
         per_step = self.step or -(-x.shape[2] // attention.shape[1])
         return logits.float().cpu().numpy(), [a[:-(-k // per_step)].float().cpu().numpy() for a, k in zip(attention, n)]
 
