@@ -40,7 +40,7 @@ def inspect(records: SourceArg, as_json: JsonOpt = False, labels: SystemOpt = "a
       arrhythmia inspect my_records --json > lines.jsonl
       arrhythmia inspect my_records --out verdicts.parquet
     """
-    from arrhythmia_classifier.jobs import inspect_line, inspect_summary, summary_lines, verdict_writer
+    from arrhythmia_classifier.verdicts import inspect_line, inspect_summary, summary_lines, verdict_writer
     from arrhythmia_classifier.sources import stream
     def lines():
         for r in stream(records, labels, rate):

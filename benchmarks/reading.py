@@ -27,9 +27,10 @@ from arrhythmia_classifier.collate import Loader, plan_epoch, standardise
 from arrhythmia_classifier.core import write_json
 from arrhythmia_classifier.dataset import Augment
 from arrhythmia_classifier.labels import Label, Vocabulary
-from arrhythmia_classifier.pack import Pack, file_of, pack, squeeze, unsqueeze
+from arrhythmia_classifier.pack import Pack, file_of, pack
 from arrhythmia_classifier.packed import PackedDataset, PackEntries
 from arrhythmia_classifier.records import read_record
+from arrhythmia_classifier.steps import squeeze, unsqueeze
 from arrhythmia_classifier.synth import write_synth
 
 GOALS = dict(read_vs_wfdb=15, packed_vs_wfdb=100, pipeline_records_per_s=7500, pipeline_int16_records_per_s=30000, pipeline_augmented_records_per_s=3000)
