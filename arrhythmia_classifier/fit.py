@@ -114,7 +114,7 @@ def taught_by(teachers,        # `Classifier`s with the dataset's classes and ra
     for b in progress(PartLoader(as_steps(whole), batch_size).batches(), "teach", -(-len(whole)//batch_size), "batches"):
         if not b.record_id: continue                                   # all of its records were rejected
         b = to_millivolt(b); n = torch.full((len(b.target),), b.signal.shape[2]) if b.lengths is None else b.lengths
-        known |= zip(b.record_id, torch.stack([t.network(b.signal, n)[0].sigmoid() for t in teachers]).mean(0))
+        known |= zip(b.record_id, torch.stack([t.network(b.signal.to(t.device), n.to(t.device))[0].sigmoid() for t in teachers]).mean(0).cpu())
     return lambda b: torch.stack([y if (p := known.get(i)) is None else torch.lerp(y, p, share) for i, y in zip(b.record_id, b.target)])
 
 # %% ../nbs/11a_fit.ipynb #0308521c
@@ -165,7 +165,7 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
                 rejected=dict(Counter(r for r, _ in t.rejected.values())), codes_without_class=dict(train.unknown_codes()),
                 config=asdict(config) | dict(pad_to=list(config.pad_to)), crop=train.crop, augment=asdict(train.augment) if train.augment else None, batch_size=batch_size, passes=passes,
                 loss=dict(name=type(loss).__name__, **{k: getattr(loss, k) for k in ("gamma", "negative", "positive", "margin") if hasattr(loss, k)}),
-                teachers=len(teachers), share=share if teachers else None, threshold_aim=aim, device=t.device.type, epochs=len(t.history), best_epoch=t.best_row["epoch"], seconds=round(t.seconds),
+                teachers=len(teachers), share=share if teachers else None, threshold_aim=aim, device=" ".join(t.devices), epochs=len(t.history), best_epoch=t.best_row["epoch"], seconds=round(t.seconds),
                 processes=ranks.world, waited_for_data=round(sum(r["waited"] for r in t.timing)/max(sum(r["seconds"] for r in t.timing), 1e-9), 4), **about)
     metrics = dict(valid={k: round(v, 6) for k, v in t.best_row.items() if k != "epoch"},
                    calibration=dict(before=calibration_errors(y, sigmoid(z)), after=calibration_errors(y, p)))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from .classifier import Classifier
-from .core import BadArgument, ECGError, read_json, write_json
+from .core import BadArgument, ECGError, pick_device, read_json, write_json
 from .corpora import official_split
 from .dataset import Augment
 from .decide import Thresholds
@@ -247,7 +247,7 @@ def _train_in(ranks, folder, settings, home, resume, device, register, say, on_e
             say(f"teacher {k + 1} of {s.teachers}"); f = fit(s.seed + k, place, (place/"checkpoint.safetensors").is_file(), lambda row: say(epoch_line(row)), **begin(train.vocab))
             if not ranks.rank: f.classifier.save(place/"classifier")
             ranks.agreed(None)
-        teachers.append(Classifier.load(place/"classifier"))
+        teachers.append(Classifier.load(place/"classifier", pick_device(device)))
     if teachers: say(f"taught by {s.teachers}")
     f = fit(s.seed + s.teachers, folder, started, each, teachers=teachers, share=s.share, **begin(train.vocab))
     if ranks.rank: return {}

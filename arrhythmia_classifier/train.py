@@ -93,9 +93,9 @@ class Trainer:
         self.shadow = copy.deepcopy(self.model).eval().requires_grad_(False) if config.average else None     # the moving average
         self.opt = torch.optim.AdamW(groups or [p for p in model.parameters() if p.requires_grad], lr=config.lr, weight_decay=config.weight_decay, fused=True if self.device.type == "cuda" else None)
         self.epoch, self.step, self.sums, self.history, self.rejected, self.best = 0, 0, [0., 0], [], {}, None
-        self.seconds, self._since = 0., time.time()                    # of all the sittings of a run
+        self.seconds, self._since, self.devices = 0., time.time(), []  # of all the sittings of a run; kinds of device that did steps
         self.timing = []     # of this process: seconds, records and seconds waited for data, an epoch
-        self._pending, self._weight, self._waited, self._side, self._shapes = [], 1., 0., None, set()
+        self._pending, self._weight, self._waited, self._side, self._shapes, self._followed = [], 1., 0., None, set(), None
 
     def fit(self,
             resume:bool=False, # go on from the checkpoint in `folder`
@@ -184,6 +184,7 @@ def _bar(self:Trainer, batches, *about): return progress(batches, *about) if not
 @patch
 def _train_epoch(self:Trainer, stopped):
     per_epoch = len(self.train); total = per_epoch*self.config.epochs
+    if self.device.type not in self.devices: self.devices.append(self.device.type)
     self.model.train(); self._still(); begun, self._waited, had = time.perf_counter(), 0., self.sums[1]
     with closing(self._fetch(self.train, self.epoch, self.step)) as batches:
         todo = self._bar(batches, f"epoch {self.epoch + 1}/{self.config.epochs}", per_epoch - self.step, "batch")
@@ -249,8 +250,8 @@ def _logits(self:Trainer, batch, bf16=False):
 # %% ../nbs/10_train.ipynb #310e67ea
 def mixed(batch, alpha:float): # a batch on its device; lengths may be None -> a batch as long
     "Each record blended with another of the batch, `w*x + (1 - w)*other`, targets alike; w from Beta(alpha, alpha), at least 1/2."
-    w = torch.distributions.Beta(alpha, alpha).sample((len(batch.target),)); w = torch.maximum(w, 1 - w).to(batch.signal.device, batch.signal.dtype)
-    other = torch.randperm(len(w)).to(w.device); blend = lambda t, w: w*t + (1 - w)*t[other]
+    w = torch.distributions.Beta(alpha, alpha).sample((len(batch.target),)); w = torch.maximum(w, 1 - w).to(batch.signal.device, batch.signal.dtype, non_blocking=True)
+    other = torch.randperm(len(w)).to(w.device, non_blocking=True); blend = lambda t, w: w*t + (1 - w)*t[other]
     n = batch.lengths
     return batch._replace(signal=blend(batch.signal, w[:, None, None]), target=blend(batch.target, w[:, None]), lengths=n if n is None else torch.maximum(n, n[other]))
 
@@ -263,7 +264,11 @@ def judged(self:Trainer):
 @torch.no_grad()
 def _follow(self:Trainer): # the average goes one step
     t = self.epoch*len(self.train) + self.step; stays = min(self.config.average, (1 + t)/(10 + t))
-    for a, p in zip(self.shadow.state_dict().values(), self.model.state_dict().values()): a.lerp_(p, 1 - stays) if a.is_floating_point() else a.copy_(p)
+    if self._followed is None:                                         # pairs of tensors that stay where they are: floats, counts
+        pairs = list(zip(self.shadow.state_dict().values(), self.model.state_dict().values()))
+        self._followed = [list(zip(*(p for p in pairs if p[0].is_floating_point() == f))) for f in (True, False)]
+    (a, p), counts = self._followed; torch._foreach_lerp_(a, p, 1 - stays)   # a few kernels, not one a tensor
+    if counts: torch._foreach_copy_(*counts)
 
 # %% ../nbs/10_train.ipynb #6865c9b6
 @patch
@@ -308,7 +313,7 @@ def _save(self:Trainer):
     if self.shadow: t |= {f"average.{k}": v for k, v in self.shadow.state_dict().items()}
     for i, s in self.opt.state_dict()["state"].items(): t |= {f"opt.{i}.{k}": v for k, v in s.items()}
     for r, state in enumerate(states): t |= {f"rng.{k}" + f".{r}"*(r > 0): v for k, v in state.items()}
-    save_checkpoint(self.file, t, dict(epoch=self.epoch, step=self.step, sums=self.sums, history=self.history, rejected=self.rejected, config=asdict(self.config), world=self.ranks.world, seconds=self.seconds))
+    save_checkpoint(self.file, t, dict(epoch=self.epoch, step=self.step, sums=self.sums, history=self.history, rejected=self.rejected, config=asdict(self.config), world=self.ranks.world, seconds=self.seconds, devices=self.devices))
 
 @patch
 def _load(self:Trainer):
@@ -325,4 +330,4 @@ def _load(self:Trainer):
     own = f".{self.ranks.rank}"*(self.ranks.rank > 0); torch.set_rng_state(t["rng.cpu" + own])
     if self.device.type == "cuda" and (state := t.get("rng.cuda" + own)) is not None: torch.cuda.set_rng_state(state, self.device)
     self.epoch, self.step, self.sums, self.history, self.rejected = s["epoch"], s["step"], s["sums"], s["history"], s["rejected"]
-    self.seconds = s.get("seconds", 0.)
+    self.seconds, self.devices = s.get("seconds", 0.), s.get("devices", [])
