@@ -4,8 +4,9 @@
   python benchmarks/ablate.py --data PTBXL                      all rows; PTB-XL as a pack or a folder
   python benchmarks/ablate.py --data PTBXL --rows base,focal --seeds 0,1
   python benchmarks/ablate.py --data PTBXL --rows ours,xresnet1d101,bilstm      other networks by the same recipe, see peers.py
+  python benchmarks/ablate.py --data PTBXL --device cuda --workers 6            six trainings at a time share a GPU
 
-Rows are trained with half the width and few passes (`SHORT`), because thirty trainings of the full recipe are days on two cores: they say which way a choice
+Rows are trained with half the width and few passes (`SHORT`), because fifty trainings of the full recipe are days on two cores: they say which way a choice
 points there, not what it is worth after the full recipe. `ours` and the peers have their full size. `no_shortcut`, `no_pooled`, `no_norm` and `no_zero` take one thing
 away that the network has beside the reference architecture, `reference` all four. `student` is taught by one network that is trained before it; no other row has a teacher. What the JSON file holds is not trained again,
 so a run can be stopped and gone on with, and rows can be added; one that was interrupted begins anew. Validation is in float32 on whole records (`auc`) and on
@@ -15,8 +16,9 @@ The last line is one JSON object."""
 import os
 
 os.environ |= dict(OMP_NUM_THREADS="1", ARRHYTHMIA_QUIET="1")   # before numpy and torch are there
-import argparse, json, platform, sys, time
-from dataclasses import asdict, replace
+import argparse, json, multiprocessing, platform, sys, time, traceback
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,26 +89,27 @@ def network(s, train, net, stem_stride, prior, without):
 
 
 @torch.no_grad()
-def windows(model, loader, n):
+def windows(model, loader, n, device):
     "Logits of windows of n samples, every n/2, averaged."
     z = []
     for b in loader.batches():
-        x = to_millivolt(b).signal; starts = range(0, max(x.shape[2] - n, 0) + 1, max(n//2, 1))
-        z.append(torch.stack([model(x[:, :, k:k + n], None) for k in starts]).mean(0))
+        x = to_millivolt(b).signal.to(device); starts = range(0, max(x.shape[2] - n, 0) + 1, max(n//2, 1))
+        z.append(torch.stack([model(x[:, :, k:k + n], None) for k in starts]).mean(0).cpu())
     return torch.cat(z).numpy()
 
 
-def run(data, given, seed):
+def run(data, given, seed, device="cpu"):
     given = dict(given); net, stride, prior = given.pop("net", None), given.pop("stem_stride", None), given.pop("prior", True); without = given.pop("without", ())
     s = settings_of("ptbxl", data=str(Path(data).resolve()), seed=seed, **(dict(teachers=0) | given)); begun = time.time()
     train, valid = train_datasets(s, None, lambda *_: None)
     loaders = PartLoader(as_steps(train), s.batch_size, True, seed, passes=s.passes), PartLoader(as_steps(valid), 64)
     def trained(seed):
         seed_everything(seed)
-        return Trainer(network(s, train, net, stride, prior, without), loss_of(s.loss, s.gamma), *loaders, epoch_scores, replace(s.config, seed=seed), device="cpu", prepare=to_millivolt).fit()
-    if s.teachers: loaders[0].taught = taught_by([Classifier.from_model(trained(seed + 100*(k + 1)).model, train.vocab) for k in range(s.teachers)], train, s.share)
+        return Trainer(network(s, train, net, stride, prior, without), loss_of(s.loss, s.gamma), *loaders, epoch_scores, replace(s.config, seed=seed), device=device, prepare=to_millivolt).fit(stopped=lambda: False)
+    def on(c): c.network.to(device); c.device = torch.device(device); return c
+    if s.teachers: loaders[0].taught = taught_by([on(Classifier.from_model(trained(seed + 100*(k + 1)).model, train.vocab)) for k in range(s.teachers)], train, s.share)
     t = trained(seed); y, z, _ = t.predict(loaders[1]); row = dict(auc=epoch_scores(y, z)["auc"], seconds=round(time.time() - begun), parameters=parameters(t.model))
-    if s.crop: row["windows"] = epoch_scores(y, windows(t.model, loaders[1], round(s.crop*s.fs)))["auc"]
+    if s.crop: row["windows"] = epoch_scores(y, windows(t.model, loaders[1], round(s.crop*s.fs), t.device))["auc"]
     return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}, y, z
 
 
@@ -121,25 +124,49 @@ def table(rows):
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--data", required=True); a.add_argument("--rows", default=",".join(ROWS)); a.add_argument("--seeds", default="0,1")
+    a.add_argument("--device", default="cpu"); a.add_argument("--workers", type=int, default=1, help="processes, each with a training of its own")
+    a.add_argument("--minutes", type=float, default=1e9, help="what is not finished by then is left")
     a.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".json").with_name("ablation.json")); a.add_argument("--quick", action="store_true", help="one pass, nothing is kept")
-    o = a.parse_args(); torch.set_num_threads(1)
-    kept = read_json(o.json) if o.json.is_file() and not o.quick else dict(protocol=dict(SHORT, model=asdict_json(HALF)), machine=f"{platform.machine()}, 1 thread, torch {torch.__version__}", rows={})
-    for seed in map(int, o.seeds.split(",")):
-        for name in o.rows.split(","):
-            given = (SHORT | ROWS[name]) if name in ROWS else (FULL | NETWORKS[name])
-            r = kept["rows"].setdefault(name, dict(settings=asdict_json(given), seeds={}))
-            if str(seed) in r["seeds"]: continue
-            r["seeds"][str(seed)], y, z = run(o.data, given | (dict(passes=1) if o.quick else {}), seed)
-            print(name, seed, json.dumps(r["seeds"][str(seed)]), flush=True)
-            if o.quick: continue
-            logits = o.json.parent/"ablation-logits"; logits.mkdir(exist_ok=True); np.save(logits/f"{name}-{seed}.npy", z)
-            z = [np.load(f) for k in r["seeds"] if (f := logits/f"{name}-{k}.npy").is_file()]
-            if len(z) > 1: r["ensemble"] = round(epoch_scores(y, sum(z)/len(z))["auc"], 5)
-            write_json(o.json, kept)
+    o = a.parse_args(); torch.set_num_threads(1); end = time.time() + 60*o.minutes
+    where = f"{platform.machine()}, 1 thread" if o.device == "cpu" else torch.cuda.get_device_name()
+    kept = dict(protocol=dict(SHORT, model=as_json(HALF)), machine=f"{where}, torch {torch.__version__}", rows={})
+    if o.json.is_file() and not o.quick:
+        old = read_json(o.json)
+        if old["machine"] != kept["machine"]: sys.exit(f"{o.json.name} is of another machine, {old['machine']}: the figures of one table come from one; give another --json")
+        kept = old
+    todo = [(name, (SHORT | ROWS[name]) if name in ROWS else (FULL | NETWORKS[name]), seed) for seed in map(int, o.seeds.split(",")) for name in o.rows.split(",")
+            if str(seed) not in kept["rows"].get(name, {}).get("seeds", {})]
+    failed = []; jobs = [(o.data, name, given | (dict(passes=1) if o.quick else {}), seed, o.device) for name, given, seed in todo]
+    with multiprocessing.get_context("spawn").Pool(o.workers) if o.workers > 1 else nullcontext() as pool:
+        done = pool.imap_unordered(job, jobs) if pool else map(job, jobs)
+        while True:
+            try: name, seed, row, y, z = done.next(max(end - time.time(), .1)) if pool else next(done)
+            except (StopIteration, multiprocessing.TimeoutError): break
+            print(name, seed, json.dumps(row), flush=True)
+            if "error" in row: failed.append(name)
+            else: keep(kept, None if o.quick else o.json, name, seed, row, y, z)
+            if time.time() > end: break
     print(json.dumps(table(kept["rows"])))
+    if failed: sys.exit(f"failed: {', '.join(failed)}")
 
 
-def asdict_json(d): return json.loads(json.dumps(d))
+def job(args):
+    torch.set_num_threads(1); data, name, given, seed, device = args
+    try: return name, seed, *run(data, given, seed, device)
+    except Exception as e: traceback.print_exc(); return name, seed, dict(error=f"{type(e).__name__}: {e}"), None, None
+
+
+def keep(kept, file, name, seed, row, y, z):
+    given = (SHORT | ROWS[name]) if name in ROWS else (FULL | NETWORKS[name])
+    r = kept["rows"].setdefault(name, dict(settings=as_json(given), seeds={})); r["seeds"][str(seed)] = row
+    if file is None: return
+    logits = file.parent/"ablation-logits"; logits.mkdir(exist_ok=True); np.save(logits/f"{name}-{seed}.npy", z)
+    z = [np.load(f) for k in r["seeds"] if (f := logits/f"{name}-{k}.npy").is_file()]
+    if len(z) > 1: r["ensemble"] = round(epoch_scores(y, sum(z)/len(z))["auc"], 5)
+    write_json(file, kept)
+
+
+def as_json(d): return json.loads(json.dumps(d))
 
 
 if __name__ == "__main__": main()
