@@ -86,7 +86,7 @@ class Trainer:
                 ):
         self.ranks, device = join_ranks(), pick_device(device)
         self.device = torch.device("cuda", self.ranks.local) if device.type == "cuda" and self.ranks.world > 1 else device
-        if self.device.type == "cuda": torch.cuda.set_device(self.device)
+        if self.device.type == "cuda": torch.cuda.set_device(self.device.index or 0)
         self.model, self.loss, self.parts, self.prepare = model.to(self.device), loss, list(parts), prepare
         self.train, self.valid, self.score, self.config, self.monitor, self.on_epoch = train, valid, score, config, monitor, on_epoch
         self.file = Path(folder)/"checkpoint.safetensors" if folder else None
