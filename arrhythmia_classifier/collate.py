@@ -107,7 +107,7 @@ class Loader:
     "Batches of a dataset, epoch by epoch."
     def __init__(self,
                  dataset,             # `ECGDataset`
-                 batch_size:int=32,
+                 batch_size:int=32,   # at most; of long records fewer, so that a batch holds no more than 1000 s, or 12 s for each of `batch_size`
                  shuffle:bool=False,
                  seed:int=0,          # of the order
                  workers:int=0,       # processes that read ahead; the batches do not depend on it
@@ -119,7 +119,7 @@ class Loader:
 
     def _plan(self, epoch):
         seconds = self.dataset.seconds if self.dataset.crop is None else np.minimum(self.dataset.seconds, self.dataset.crop)
-        return bounded(plan_epoch(seconds, self.batch_size, np.random.default_rng([self.seed, epoch]) if self.shuffle else None), seconds)
+        return bounded(plan_epoch(seconds, self.batch_size, np.random.default_rng([self.seed, epoch]) if self.shuffle else None), seconds, max(1000., 12*self.batch_size))
 
     def batches(self, epoch:int=0, start:int=0):
         "The epoch's batches from the `start`-th on."

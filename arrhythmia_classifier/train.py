@@ -90,7 +90,7 @@ class Trainer:
         self.model, self.loss, self.parts, self.prepare = model.to(self.device), loss, list(parts), prepare
         self.train, self.valid, self.score, self.config, self.monitor, self.on_epoch = train, valid, score, config, monitor, on_epoch
         self.file = Path(folder)/"checkpoint.safetensors" if folder else None
-        self.shadow = copy.deepcopy(self.model).eval().requires_grad_(False) if config.average else None     # the moving average
+        self.shadow = copy.deepcopy(self.model).to(self.device).eval().requires_grad_(False) if config.average else None     # the moving average
         self.opt = torch.optim.AdamW(groups or [p for p in model.parameters() if p.requires_grad], lr=config.lr, weight_decay=config.weight_decay, fused=True if self.device.type == "cuda" else None)
         self.epoch, self.step, self.sums, self.history, self.rejected, self.best = 0, 0, [0., 0], [], {}, None
         self.seconds, self._since, self.devices = 0., time.time(), []  # of all the sittings of a run; kinds of device that did steps

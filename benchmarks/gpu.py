@@ -35,6 +35,7 @@ from arrhythmia_classifier.packed import PackedDataset, PackEntries
 from arrhythmia_classifier.records import Record
 from arrhythmia_classifier.synth import synth_records
 from arrhythmia_classifier.train import TrainConfig, Trainer, float32_as
+from timing import network_code
 
 GOALS = dict(ours_vs_plain=5, ours_gpu_records_per_s=10_000)
 # dense TFLOP/s in bf16 (fp16 before Ampere), TF32, float32, and TB/s of memory, from the makers' data sheets; the first name that is part of the card's
@@ -294,7 +295,7 @@ class Bench:
     def run(self):
         with tempfile.TemporaryDirectory() as tmp:
             self.tmp = Path(tmp)
-            self.out |= dict(date=time.strftime("%Y-%m-%d", time.gmtime()), torch=torch.__version__, python=platform.python_version(), cpus=os.cpu_count())
+            self.out |= dict(network=network_code(), date=time.strftime("%Y-%m-%d", time.gmtime()), torch=torch.__version__, python=platform.python_version(), cpus=os.cpu_count())
             for f, least in ((self.card, 0), (self.data, 0), (self.parity, 0), (self.training, 60), (self.parts, 30), (self.pt2, 30), (self.from_pack, 45), (self.inference, 20), (self.lift, 0),
                              (self.mask, 20), (self.steps_up, 30), (self.batches, 20), (self.with_wfdb, 15), (self.mixed, 90)): self.section(f, 0 if self.o.cpu else least)
         return self.out

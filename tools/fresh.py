@@ -33,7 +33,7 @@ def outdated():
     from timing import network_code
     from arrhythmia_classifier.shipped import load_shipped
     net, weights = network_code(), load_shipped().card.sha256[:12]
-    for kind, now, names in (("network", net, ("inference", "mask_cost", "threads", "holter", "batch")), ("model", weights, ("quantise", "batch", "ptbxl", "external"))):
+    for kind, now, names in (("network", net, ("inference", "mask_cost", "threads", "holter", "batch", "gpu")), ("model", weights, ("quantise", "batch", "ptbxl", "external"))):
         for k in names:
             f = ROOT/"benchmarks"/f"{k}.json"; got = json.loads(f.read_text(encoding="utf-8")).get(kind) if f.is_file() else None
             if got != now: yield f"benchmarks/{k}.json: its {kind} is {got}, today's {now}; python benchmarks/{dict(ptbxl='score').get(k, k)}.py measures anew"
