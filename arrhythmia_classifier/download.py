@@ -237,6 +237,10 @@ def _file_list(server, only, tries, backoff): # path -> SHA-256, or None: by REC
     return out
 
 # %% ../nbs/04c_download.ipynb #5d3694d8
+def _writable(dest): # before a server is asked for anything
+    there = next(p for p in (dest, *dest.parents) if p.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)): raise ECGError(f"can't write to {dest}: {there} is {'not for writing' if there.is_dir() else 'no folder'}")
+
 def download(name:str,              # key of `DOWNLOADS`, or "slug/version" of another open PhysioNet project
              dest:str|Path,         # folder for its files; one that was begun is continued
              base_url:str=PHYSIONET,# of a mirror (`--mirror`), which holds slug/version/…
@@ -251,7 +255,7 @@ def download(name:str,              # key of `DOWNLOADS`, or "slug/version" of a
     try: there = urlsplit(base_url); good = there.scheme in ("http", "https") and there.hostname and there.port != 0     # .port raises beyond 65535
     except ValueError: good = False
     if not good: raise BadArgument("mirror (base_url)", "an http or https address", base_url)
-    c, dest, stop = corpus_of(name), Path(dest), threading.Event()
+    c, dest, stop = corpus_of(name), Path(dest), threading.Event(); _writable(dest)
     server = _Server(f"{base_url.rstrip('/')}/{c.slug}/{c.version}", timeout, stop, say)
     todo = _file_list(server, c.only if only is None else tuple(only), tries, backoff)
     say(f"{c.slug} {c.version}: {len(todo):,} files. Licence: {c.licence}. Cite: {c.cite}")
