@@ -194,6 +194,6 @@ def explain_plot(classifier:Classifier, record:Record,
     check_signal(record, classifier.card.min_seconds); p = classifier.predict_one(record)
     code = classifier.vocab.codes[column(classifier, code or main_code(p, classifier))]
     a = attribution or METHODS[method](classifier, record, code)
-    said = f"{name_of(code)} {100*p.probabilities[code]:.0f} %{'' if code in p.labels else ' (not called)'}   {a.method.replace('_', ' ')}"
-    show = dict(overlay=(a.times, a.values)) if a.values.ndim == 1 else dict(tint=(a.times, smooth(a.values, a.times, .03)))
+    said = f"classifier: {name_of(code)} {100*p.probabilities[code]:.0f} %{'' if code in p.labels else ' (not called)'}   {a.method.replace('_', ' ')}"
+    show = dict(overlay=(a.times, a.values)) if a.method == "attention" else dict(tint=(a.times, a.values if a.values.ndim == 1 else smooth(a.values, a.times, .03)))
     return plot_ecg(record, ax, findings=said, **show, **kw)

@@ -199,7 +199,7 @@ def predict(records: Annotated[list[str], typer.Argument(metavar="[MODEL] RECORD
         ok += p.status == "ok"
         sure = c.at_risk(p, risk) if risk is not None and p.status == "ok" else {}
         if as_json: out(p.to_dict() | ({"at_risk": sure} if sure else {}))
-        elif p.status == "ok": out(f"{p.record_id:<16}{', '.join(f'{name_of(k)} {p.probabilities[k]:.2f}' for k in p.labels) or 'none of the findings'}{f'; unlike the training data: {p.warning}' if p.warning else ''}"
+        elif p.status == "ok": out(f"{p.record_id:<16}{', '.join(f'{name_of(k)} {p.probabilities[k]:.2f}' for k in sorted(p.labels, key=lambda k: -p.probabilities[k])) or 'none of the findings'}{f'; unlike the training data: {p.warning}' if p.warning else ''}"
                                     + (f"; at a risk of {risk:g} {', '.join(map(name_of, sure['present'])) or 'nothing'} for sure, {len(sure['uncertain'])} can't be told" if sure else ""))
         else: out(f"{p.record_id:<16}rejected: {p.reason}: {p.detail}")
     if not ok: say("no record could be read"); raise typer.Exit(1)

@@ -41,7 +41,7 @@ def attention_plot(classifier:Classifier,
     prediction = prediction or classifier.predict_one(record)
     if prediction.record_id != record.record_id: raise BadArgument("prediction", f"of record {record.record_id}", prediction.record_id)
     said = findings_line(prediction, dict(zip(classifier.vocab.codes, classifier.thresholds)))
-    return plot_ecg(record, ax, title=f"{record.record_id}   {said}", overlay=(times, weights), **kw)
+    return plot_ecg(record, ax, findings=f"classifier: {said}", overlay=(times, weights), **kw)
 
 # %% ../nbs/17_explain.ipynb #afb6a12d
 def save_attention(classifier:Classifier, record:Record,

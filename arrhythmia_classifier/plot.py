@@ -85,7 +85,7 @@ def _header(r, start, span, offset=None): # the two lines of text over the page;
     else: part = f'{end - start:g} s' if end - start > r.duration - .05 else f'{_second(start)} to {_second(end)} s of {_second(r.duration)} s'
     who = [f'{r.age:g} y' if r.age is not None else '', r.sex or '', f'{r.fs:g} Hz',
            part, f'heart rate {bpm:.0f}/min' if bpm else '', '25 mm/s  10 mm/mV']
-    return f'{r.record_id}   ' + '  '.join(w for w in who if w), ', '.join(name_of(c) for c in r.codes)
+    return f'{r.record_id}   ' + '  '.join(w for w in who if w), 'labelled: ' * bool(r.codes) + ', '.join(name_of(c) for c in r.codes)
 
 # %% ../nbs/02a_plot.ipynb #f220b168
 def plot_ecg(record:Record,
@@ -106,6 +106,7 @@ def plot_ecg(record:Record,
     "The record on ECG paper: 1 s is 25 mm, 1 mV is 10 mm."
     import matplotlib.pyplot as plt
     from matplotlib.collections import LineCollection
+    from matplotlib.patheffects import withStroke
     ps = panels(record.duration, layout, seconds, start, leads, rhythm, full)
     x0, x1, y0, y1 = _extent(ps, title, record); overlay, tint = _values('overlay', overlay), _values('tint', tint, 12)
     if ax is None: ax = plt.figure(figsize=((x1-x0)/25.4, (y1-y0)/25.4)).add_axes([0, 0, 1, 1])
@@ -118,7 +119,7 @@ def plot_ecg(record:Record,
         k = _samples(p, record)
         if there and len(k): traces.append(np.c_[p.mm(k/record.fs), p.y + MM_MV*record.signal[i, k]])
         ax.text(p.x + 1, p.y + ROW/2 - 3.5, p.lead if there else f'{p.lead} not recorded', fontsize=8,
-                color='#222222' if there else '#a33333', weight='bold', zorder=4)
+                color='#222222' if there else '#a33333', weight='bold', zorder=4, path_effects=[withStroke(linewidth=2, foreground='white')])
     marks = [np.array([(p.x, p.y - 4), (p.x, p.y + 4)]) for p in ps if p.x > 0]
     starts = [pulse + (0, p.y) for p in ps if p.x == 0]
     ax.add_collection(LineCollection(starts + marks, colors='#222222', linewidths=.7, zorder=2, label='calibration'), autolim=False)

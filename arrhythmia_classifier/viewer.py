@@ -129,7 +129,7 @@ function colour(p, o) {                                                         
   const step = Math.max(1, Math.round(Math.max(o.dt/2, 1.5/pps)*FS))/FS, look = css("--look"), plus = css("--for"), minus = css("--against");
   for (let t = Math.ceil(p.t0*FS - 1e-6)/FS; t < Math.min(p.t1, LEN); t += step) {
     const v = value(o, p.i, t + step/2), e = Math.min(t + step, p.t1, LEN - 1/FS); if (Math.abs(v) < .04 || e <= t) continue;
-    if (o.rows == 1) { g.fillStyle = `rgba(${look},${.45*Math.max(v, 0)})`; g.fillRect(px(t), p.y - 11*mm, (e - t)*pps + .4, 21*mm); continue }
+    if (o.rows == 1) { g.fillStyle = `rgba(${o.name == "attention" ? look : v > 0 ? plus : minus},${.45*Math.abs(v)})`; g.fillRect(px(t), p.y - 11*mm, (e - t)*pps + .4, 21*mm); continue }
     g.strokeStyle = `rgba(${v > 0 ? plus : minus},${.9*Math.abs(v)**.7})`; g.lineWidth = 7; g.lineCap = "butt"; g.lineJoin = "round"; g.beginPath(); curve(p, t, e); g.stroke() } }
 function curve(p, t0, t1) {                                                            // every sample, or the least and largest of each pixel where there are more than three
   const k0 = Math.max(Math.ceil(t0*FS - 1e-6), 0), k1 = Math.min(Math.floor(t1*FS + 1e-6) + 1, N), every = Math.max(Math.floor(FS/pps), 1), y = v => p.y - v*ppmv; let first = true;
