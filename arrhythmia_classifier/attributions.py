@@ -17,7 +17,7 @@ from fastcore.basics import chunked
 from scipy.ndimage import gaussian_filter1d
 
 from .classifier import Classifier, cpu_threads
-from .core import LEADS, BadArgument, ECGError
+from .core import LEADS, BadArgument, ECGError, float32_as
 from .labels import name_of
 from .model import Deployed, ModelConfig, WFDBResNetLSTM, deployed
 from .plot import plot_ecg
@@ -73,6 +73,7 @@ def column(classifier:Classifier, code:str # of a class, or its abbreviation
 
 def _ready(classifier, record, code): # network, function from signals `(B, 12, T)` to logits of the class `(B,)`, the record's signal, column
     net, k = torch_module(classifier), column(classifier, code)
+    if classifier.device.type == "cuda": net.model.lstm.train()      # cuDNN has gradients only so; there is no dropout in it
     x = torch.from_numpy(np.ascontiguousarray(resampled(check_signal(record, classifier.card.min_seconds), classifier.fs).signal)).to(classifier.device)
     return net, lambda s: net(s, torch.full((len(s),), s.shape[2], device=s.device))[0][:, k], x, k
 
@@ -82,7 +83,7 @@ def _cam(classifier, record, code, method, of): # `of`: activations, gradients `
     def keep(module, given, out): seen["a"] = out[0]
     hook = net.model.stages[-1].register_forward_hook(keep)
     try:
-        with cpu_threads(classifier.threads), torch.enable_grad(): z = f(x[None].requires_grad_(True)); g, = torch.autograd.grad(z.sum(), seen["a"])
+        with cpu_threads(classifier.threads), float32_as("ieee"), torch.enable_grad(): z = f(x[None].requires_grad_(True)); g, = torch.autograd.grad(z.sum(), seen["a"])
     finally: hook.remove()
     cam = of(seen["a"].detach()[0], g[0]).cpu().numpy()
     return Attribution(record.record_id, method, classifier.vocab.codes[k], np.arange(len(cam))*net.model.config.downsampling/classifier.fs, cam, z.item())
@@ -126,7 +127,7 @@ def integrated_gradients(classifier:Classifier, record:Record,
                         )->Attribution:                # values `(12, T)` at the classifier's rate; their sum is `moved`
     "What each sample adds to the logit, against a flat record; raises `BadRecord`."
     _, f, x, k = _ready(classifier, record, code)
-    with cpu_threads(classifier.threads): g, z, moved = path_gradient(f, x, tol, most, max(1, int(32*10*classifier.fs // x.shape[1])))
+    with cpu_threads(classifier.threads), float32_as("ieee"): g, z, moved = path_gradient(f, x, tol, most, max(1, int(32*10*classifier.fs // x.shape[1])))
     return Attribution(record.record_id, "integrated_gradients", classifier.vocab.codes[k], np.arange(x.shape[1])/classifier.fs, (g*x).cpu().numpy(), z, moved)
 
 # %% ../nbs/17a_attributions.ipynb #b760a8d8
@@ -135,7 +136,7 @@ def lead_importance(classifier:Classifier, record:Record,
                    )->dict:   # lead -> logit with it less logit without it
     "What the class's logit loses without each lead; raises `BadRecord`."
     _, f, x, _ = _ready(classifier, record, code); there = np.flatnonzero(record.lead_mask); out = []
-    with cpu_threads(classifier.threads), torch.no_grad():
+    with cpu_threads(classifier.threads), float32_as("ieee"), torch.no_grad():
         for rows in np.array_split(there, len(there) if x.shape[1] > 60*classifier.fs else 1):
             s = x.repeat(len(rows) + 1, 1, 1)
             for row, i in zip(s[1:], rows): row[i] = 0

@@ -10,7 +10,7 @@ __all__ = ['MAX_SAMPLES', 'SHAPES', 'BATCH_SECONDS', 'lstm_any_length', 'export_
 
 # %% ../nbs/11_classifier.ipynb #15693d49
 import copy, hashlib, json, re, zipfile
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import nn
 
 from . import __version__
 from .conformal import Conformal, PRESENT, UNCERTAIN
-from .core import LEADS, BadArgument, ECGError, atomic_path, pick_device, read_json, seed_everything, write_json
+from .core import LEADS, BadArgument, ECGError, atomic_path, float32_as, pick_device, read_json, seed_everything, write_json
 from .dataset import Rejected, rejection
 from .decide import sigmoid
 from .labels import Vocabulary, to_snomed, vocabulary_from_list, vocabulary_to_list
@@ -205,7 +205,7 @@ class Classifier:
         with cpu_threads(self.threads):                                             # a copy of 10 s is shared among threads already
             x = torch.zeros(len(n), 12, max(n))
             for row, s in zip(x, signals): row[:, :s.shape[1]] = torch.from_numpy(np.ascontiguousarray(s))
-            logits, attention = self.network(x.to(self.device), torch.tensor(n, device=self.device))
+            with float32_as("ieee") if self.device.type == "cuda" else nullcontext(): logits, attention = self.network(x.to(self.device), torch.tensor(n, device=self.device))
         per_step = self.step or -(-x.shape[2] // attention.shape[1])
         return logits.float().cpu().numpy(), [a[:-(-k // per_step)].float().cpu().numpy() for a, k in zip(attention, n)]
 

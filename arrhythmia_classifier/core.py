@@ -6,7 +6,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/core.html.md"""
 
 # %% auto #0
 __all__ = ['LEADS', 'REASONS', 'lead_index', 'ECGError', 'BadArgument', 'MissingExtra', 'BadRecord', 'seed_everything',
-           'pick_device', 'progress', 'atomic_path', 'write_json', 'read_json']
+           'pick_device', 'float32_as', 'progress', 'atomic_path', 'write_json', 'read_json']
 
 # %% ../nbs/00_core.ipynb #ac5760c1
 import json, os, random, re, sys
@@ -96,8 +96,20 @@ def pick_device(name:str|None=None, # "cuda", "mps", "cpu", "cuda:1", or None fo
     try: device = torch.device(name)
     except RuntimeError: raise BadArgument("device", "cuda, mps or cpu", name) from None
     there = dict(cpu=lambda: True, cuda=torch.cuda.is_available, mps=torch.backends.mps.is_available).get(device.type, lambda: False)
-    if not there(): raise BadArgument("device", "one that this machine has", name)
-    return device
+    if not there() or device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count(): raise BadArgument("device", "one that this machine has", name)
+    return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" and device.index is None else device
+
+@contextmanager
+def float32_as(kind:str): # "ieee" or "tf32"
+    "What a GPU does with float32 products meanwhile, in the whole process; by itself torch lets convolutions be TF32, 10 bits of mantissa."
+    import torch
+    places = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    old = [p.fp32_precision for p in places]
+    try:
+        for p in places: p.fp32_precision = kind
+        yield
+    finally:
+        for p, k in zip(places, old): p.fp32_precision = k
 
 # %% ../nbs/00_core.ipynb #d66ee68d
 def progress(it,               # any iterable

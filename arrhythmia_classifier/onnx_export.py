@@ -268,6 +268,8 @@ def export_model(model,           # a `Classifier`, or its folder
     if to not in FORMATS: raise BadArgument("to", f"one of {', '.join(FORMATS)}", to)
     clf, out = model if isinstance(model, Classifier) else Classifier.load(model), Path(out)
     if to != "pt2" and (out.suffix != ".onnx" or out.is_dir()): raise BadArgument("out", "a file that ends in .onnx", out.name)
+    if clf.device.type != "cpu":                                       # what is written is compared with the CPU's answers
+        with tempfile.TemporaryDirectory() as d: return export_model(clf.save(Path(d)/"c"), to, out, calibration)
     seen = export_onnx(clf, out) if to == "onnx" else _folder(clf, out) if to == "pt2" else _int8(clf, out, calibration)
     files = [out] if out.is_file() else sorted(out.iterdir())
     return dict(to=to, path=str(out), bytes=sum(f.stat().st_size for f in files)) | seen
