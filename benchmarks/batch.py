@@ -1,15 +1,14 @@
 #!/usr/bin/env python
 """The nightly job from table to table: what it adds to the model's own time, what a second process brings, and how its memory grows with the records.
 
-  python benchmarks/batch.py             everything, memory up to 20,000 records (about 10 minutes on two processors; 2 GB of disk for a while)
+  python benchmarks/batch.py             everything, memory up to 20,000 records (about 8 minutes on two processors; 2 GB of disk for a while)
   python benchmarks/batch.py --curve 100000 --json benchmarks/batch_memory.json    memory of one job in one process as its records pass (about 20 minutes, 5 GB of disk)
   python benchmarks/batch.py --quick     a few rounds and up to 1,000 records (about 1 minute): the figures are rough
 
 Records: 10 s, 12 leads, 500 Hz, generated, a few hundred of them again and again under new ids; the shipped classifier ptbxl, one thread a process.
 share_of_model   records a second of the job (scan, decode, answer, merge, in one process) over those of `Classifier.predict` on the same records, decoded and in memory;
                  share_of_network has the forward pass alone below the line: resampling to 100 Hz and the comparison with the training data then count as overhead
-two_processes    records a second of the job with two processes over one, from the first answers to the last: starting a process takes as long for any number of records;
-                 on three times as many records and in half as many rounds, because at the end one process waits for the other's last batch, which is nothing of a night
+two_processes    records a second of the job with two processes over one, from the first answers to the last: starting a process takes as long for any number of records
 memory_growth    peak resident memory of all processes of a job with two workers, at the most records over at a tenth of them;
                  one_process_mb is that of a job in one process; libraries that processes share are counted in each
 
@@ -164,7 +163,7 @@ def main():
         if o.curve: out |= curve(some, tmp, o.curve)
         if not (o.no_ratios or o.curve):
             table = make_table(tmp/"records", some, n); out |= shares(table, some, tmp, rounds, n); print(out, flush=True)
-            out |= two_processes(make_table(tmp/"night", some, n if o.quick else 3*n), tmp, -(-rounds//2))
+            out |= two_processes(table, tmp, rounds)
             out |= dict(engines=engines(table, tmp))
         if not (o.no_memory or o.curve): out |= memory(some, tmp, o.records or (1000 if o.quick else 20_000), o.quick)
     out |= dict(fs=o.fs, rounds=rounds, quick=o.quick, cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), others_share=watch.others(), network=network_code(), model=load_shipped().card.sha256[:12], python=platform.python_version(), torch=torch.__version__)
