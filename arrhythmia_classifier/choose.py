@@ -32,8 +32,8 @@ def _by_name(model, home, name, device):
     if (Path(model)/"card.json").is_file(): return Classifier.load(model, device)
     if model in shipped(): return load_shipped(model, device)
     if model.endswith(".onnx"):
-        from arrhythmia_classifier.onnx_export import load_onnx_classifier
         if device not in (None, "cpu"): raise BadArgument("device", "cpu for an .onnx file", device)
+        from arrhythmia_classifier.onnx_export import load_onnx_classifier
         return load_onnx_classifier(model)
     version = None if home.empty else model if model.isdigit() else version_of(home, name, model)
     if version is None: raise BadArgument("model", f"a classifier's folder, an .onnx file, {' or '.join(shipped())}, or an alias or version of {name} in the registry", model)

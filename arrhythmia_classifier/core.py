@@ -99,6 +99,7 @@ def pick_device(name:str|None=None, # "cuda", "mps", "cpu", "cuda:1", or None fo
     if not there() or device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count(): raise BadArgument("device", "one that this machine has", name)
     return torch.device("cuda", torch.cuda.current_device()) if device.type == "cuda" and device.index is None else device
 
+# %% ../nbs/00_core.ipynb #bf12829a
 @contextmanager
 def float32_as(kind:str): # "ieee" or "tf32"
     "What a GPU does with float32 products meanwhile, in the whole process; by itself torch lets convolutions be TF32, 10 bits of mantissa."

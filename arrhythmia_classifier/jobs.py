@@ -212,11 +212,11 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
     "Train a classifier from records on disk or in a table, save and register it as challenger; `Busy` where somebody else works in the folder."
     ranks = join_ranks(); folder = Path(ranks.agreed(str(folder))); new = not ranks.rank and not folder.exists()
     if resume and not (folder/"settings.json").is_file(): raise BadArgument("resume", "the folder of a run", str(folder))
-    try:
-        with nullcontext() if ranks.rank else run_lock(folder): return _train_in(ranks, folder, settings, home, resume, device, register, say, on_epoch, vocab, begin, check)
-    except Exception:
-        if new and not any(folder.rglob("checkpoint.safetensors")): shutil.rmtree(folder, ignore_errors=True)   # a run that could not begin leaves nothing
-        raise
+    with nullcontext() if ranks.rank else run_lock(folder):               # only who holds the folder may remove it
+        try: return _train_in(ranks, folder, settings, home, resume, device, register, say, on_epoch, vocab, begin, check)
+        except Exception:
+            if new and not any(folder.rglob("checkpoint.safetensors")): shutil.rmtree(folder, ignore_errors=True)   # a run that could not begin leaves nothing
+            raise
 
 def _own_settings(folder): # of a run of `train`
     known = read_json(folder/"settings.json")

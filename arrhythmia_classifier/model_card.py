@@ -128,7 +128,7 @@ def _finetuning(card): # a part, or none
 
 # %% ../nbs/18a_model_card.ipynb #60f1441c
 def _training(card):
-    t = card.training; shown = {k: v for k, v in t.items() if k not in ("rejected", "codes_without_class", "fingerprint", "finetuned")}; loss = t.get("loss") or {}; c = {k: {n: v for n, v in d.items() if not isinstance(v, (list, tuple))} for k, d in card.metrics.get("calibration", {}).items()}   # of all classes together
+    t = card.training; shown = {k: v for k, v in t.items() if k not in ("rejected", "codes_without_class", "fingerprint", "finetuned")}; loss = t.get("loss") or {}; c = {k: {n: v for n, v in d.items() if not isinstance(v, (list, tuple))} for k, d in (card.metrics.get("calibration") or {}).items() if d}   # of all classes together
     return [Part("Training", {"Command": t.get("command"), "Settings chosen by": t.get("chosen_by"), "Class imbalance": None if not loss else (f"focal loss, gamma {loss['gamma']:g}" if loss.get("gamma") else "binary cross-entropy" if loss["name"] == "FocalLoss" else loss["name"]) + ", no resampling",
                           "Fairness in training": "no measure was taken: age and sex are not used; whether groups fare differently stands under Subgroups", **{f"setting {k}": v for k, v in _flat(shown).items() if k not in ("command", "chosen_by", "loss.name")}}),
             Part("Thresholds and calibration", {"Thresholds": f"one a finding, chosen on the validation records for the best {t['threshold_aim']}" if "threshold_aim" in t else None,

@@ -4,7 +4,7 @@
   python benchmarks/ablate.py --data PTBXL                      all rows; PTB-XL as a pack or a folder
   python benchmarks/ablate.py --data PTBXL --rows base,focal --seeds 0,1
   python benchmarks/ablate.py --data PTBXL --rows ours,xresnet1d101,bilstm      other networks by the same recipe, see peers.py
-  python benchmarks/ablate.py --data PTBXL --device cuda --workers 6            six trainings at a time share a GPU
+  python benchmarks/ablate.py --data PTBXL --device cuda --workers 14 --json benchmarks/ablation_gpu.json      so many trainings share a GPU
 
 Rows are trained with half the width and few passes (`SHORT`), because fifty trainings of the full recipe are days on two cores: they say which way a choice
 points there, not what it is worth after the full recipe. `ours` and the peers have their full size. `no_shortcut`, `no_pooled`, `no_norm` and `no_zero` take one thing
