@@ -11,7 +11,7 @@ __all__ = ['READER_FEATURES', 'is_delta', 'reading', 'table_at', 'open_table', '
 # %% ../nbs/15_delta.ipynb #d8ae5e2a
 import os, random, re, shutil, time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -301,10 +301,10 @@ def run_batch(records_table,     # folder of `ecg_records`
         return {**out, "skipped": out["records"], "seconds": time.monotonic() - start}
     todo = len(there - {None} - done); first, last, held, at, got = None, None, [], None, 0
     work = partial(_answering, predictor(load, model_name, model_version, batch_size))
-    with ThreadPoolExecutor(1) as writer:                      # merges in one thread, one after the other, while the next answers come
+    with ThreadPoolExecutor(1) as writer, closing(ahead(_pending(table, done, out), 2)) as pending:    # merges in one thread, one after the other, while the next answers come
         def commit(): rows = pa.Table.from_batches(held); held.clear(); return writer.submit(_note, results_table, rows, out)
         bar = progress(range(todo), "predict", unit="records")
-        for rb in spread(work, ahead(_pending(table, done, out), 2), workers, stop):
+        for rb in spread(work, pending, workers, stop):
             last = time.monotonic() - start; first = first or last; held.append(rb); got += rb.num_rows; bar.update(rb.num_rows)
             if sum(b.num_rows for b in held) >= chunk: at and at.result(); at = commit()
         at and at.result()

@@ -82,11 +82,11 @@ def ahead(batches,          # any iterable
                 if over.is_set(): return
             put(None, StopIteration())
         except BaseException as e: put(None, e)
-    threading.Thread(target=work, daemon=True).start()
+    thread = threading.Thread(target=work, daemon=True); thread.start()
     try:
         while True:
             b, e = ready.get()
             if isinstance(e, StopIteration): return
             if e is not None: raise e
             yield b
-    finally: over.set()
+    finally: over.set(); thread.join()
