@@ -9,7 +9,7 @@ __all__ = ['READER_FEATURES', 'is_delta', 'reading', 'table_at', 'open_table', '
            'merge_predictions', 'run_batch']
 
 # %% ../nbs/15_delta.ipynb #d8ae5e2a
-import os, random, re, shutil, time
+import os, random, re, shutil, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -301,7 +301,8 @@ def run_batch(records_table,     # folder of `ecg_records`
         return {**out, "skipped": out["records"], "seconds": time.monotonic() - start}
     todo = len(there - {None} - done); first, last, held, at, got = None, None, [], None, 0
     work = partial(_answering, predictor(load, model_name, model_version, batch_size))
-    with ThreadPoolExecutor(1) as writer, closing(ahead(_pending(table, done, out), 2)) as pending:    # merges in one thread, one after the other, while the next answers come
+    # merges in one thread, one after the other, while the next answers come
+    with _hand_over(workers) as put, ThreadPoolExecutor(1) as writer, closing(ahead(_pending(table, done, out), 2, put)) as pending:
         def commit(): rows = pa.Table.from_batches(held); held.clear(); return writer.submit(_note, results_table, rows, out)
         bar = progress(range(todo), "predict", unit="records")
         for rb in spread(work, pending, workers, stop):
@@ -313,7 +314,22 @@ def run_batch(records_table,     # folder of `ecg_records`
     if stop() and got < todo: raise Interrupted(f"asked to stop after {got} of {todo} records: their answers are kept; the same command goes on")
     return {**out, "seconds": time.monotonic() - start, "first_answer_seconds": first, "last_answer_seconds": last}
 
-def _answering(fn): return lambda rb: next(iter(fn([rb])))     # made in the worker, see `spread`
+def _answering(fn): return lambda rb: next(iter(fn([rb if isinstance(rb, pa.RecordBatch) else _taken(rb)])))     # made in the worker, see `spread`
+
+@contextmanager
+def _hand_over(workers): # how a batch comes to who answers: as a file that a worker maps; through a pipe it is copied five times, and the worker waits for it
+    if workers == 1: yield lambda rb: rb; return
+    with tempfile.TemporaryDirectory(prefix="arrhythmia-") as tmp: yield partial(_put, tmp)
+
+def _put(folder, rb): # path
+    with _writing(folder, rb.nbytes + (1 << 20)):
+        fd, path = tempfile.mkstemp(dir=folder)
+        with open(fd, "wb") as f, pa.ipc.new_file(f, rb.schema) as to: to.write_batch(rb)
+    return path
+
+def _taken(path): # its pages stay as long as the batch
+    with pa.memory_map(path) as m: rb = pa.ipc.open_file(m).get_batch(0)
+    os.unlink(path); return rb
 
 def _note(results_table, rows, out): # merge, then count
     out["new"] += merge_predictions(results_table, rows)

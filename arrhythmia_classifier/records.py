@@ -156,6 +156,18 @@ def _antialias(up, down): # float32 taps of a low-pass between 0.8 and 1.0 of th
     widest = max(up, down); half = 22*widest            # Kaiser's estimate for 70 dB over a transition of 0.2/widest
     return firwin(2*half + 1, 0.9/widest, window=("kaiser", 6.8)).astype(np.float32)
 
+def _decimate(x, taps, down, block=4096): # as `resample_poly(x, 1, down, window=taps, padtype="line")`, so many samples of the result at once
+    n, k = -(-x.shape[-1]//down), -(-len(taps)//down)
+    w = np.zeros((k, down), x.dtype); w.flat[:len(taps)] = taps
+    line = np.linspace(x[..., 0], x[..., -1], x.shape[-1], axis=-1, dtype=x.dtype)                  # off before and on again after: the ends stay where they are
+    padded = np.zeros((*x.shape[:-1], (n + k)*down), x.dtype); padded[..., len(taps)//2:len(taps)//2 + x.shape[-1]] = x - line
+    y = np.empty((*x.shape[:-1], n), x.dtype)
+    for a in range(0, n, block):
+        m = min(block, n - a)
+        parts = w @ padded[..., a*down:(a + m + k - 1)*down].reshape(*x.shape[:-1], m + k - 1, down).swapaxes(-1, -2)     # (…, k, m + k - 1)
+        *s, row, one = parts.strides; np.lib.stride_tricks.as_strided(parts, (*parts.shape[:-1], m), (*s, row + one, one), writeable=False).sum(-2, out=y[..., a:a + m])
+    return y + line[..., ::down]
+
 def resample(x:np.ndarray,  # `(..., T)`
              fs_from:float, # Hz
              fs_to:float,   # Hz
@@ -166,6 +178,7 @@ def resample(x:np.ndarray,  # `(..., T)`
     if ratio == 1: return x
     if not ratio: raise BadArgument("fs", f"at least a thousandth of the record's {fs_from:g} Hz", fs_to)
     up, down = ratio.numerator, ratio.denominator
+    if up == 1 and x.dtype in (np.float32, np.float64) and x.size: return _decimate(x, _antialias(1, down), down)
     return resample_poly(x, up, down, axis=-1, window=_antialias(up, down), padtype="line").astype(x.dtype, copy=False)
 
 def resampled(r:Record, fs:float # Hz
