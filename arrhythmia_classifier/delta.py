@@ -256,7 +256,7 @@ def merge_predictions(results_table, # folder of `ecg_predictions`
 
 _columns = ("record_id", "fs", "leads", "n_samples", "signal", "uv_per_lsb", "reason", "detail")    # what an answer depends on
 
-def _pending(table, done, out, rows=64): # batches of up to so many records without an answer, each record once
+def _pending(table, done, out, rows): # batches of up to so many records without an answer, each record once
     seen, there = set(), {f.name for f in table.schema().fields}
     for rb in _stream(table, [c for c in _columns if c in there]):
         ids = rb.column(rb.schema.get_field_index("record_id")).to_pylist(); keep = []
@@ -302,7 +302,7 @@ def run_batch(records_table,     # folder of `ecg_records`
     todo = len(there - {None} - done); first, last, held, at, got = None, None, [], None, 0
     work = partial(_answering, predictor(load, model_name, model_version, batch_size))
     # merges in one thread, one after the other, while the next answers come
-    with _hand_over(workers) as put, ThreadPoolExecutor(1) as writer, closing(ahead(_pending(table, done, out), 2, put)) as pending:
+    with _hand_over(workers) as put, ThreadPoolExecutor(1) as writer, closing(ahead(_pending(table, done, out, batch_size), 2, put)) as pending:
         def commit(): rows = pa.Table.from_batches(held); held.clear(); return writer.submit(_note, results_table, rows, out)
         bar = progress(range(todo), "predict", unit="records")
         for rb in spread(work, pending, workers, stop):

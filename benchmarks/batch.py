@@ -9,6 +9,7 @@ Records: 10 s, 12 leads, 500 Hz, generated, a few hundred of them again and agai
 share_of_model   records a second of the job (scan, decode, answer, merge, in one process) over those of `Classifier.predict` on the same records, decoded and in memory;
                  share_of_network has the forward pass alone below the line: resampling to 100 Hz and the comparison with the training data then count as overhead
 two_processes    records a second of the job with two processes over one, from the first answers to the last: starting a process takes as long for any number of records
+                 (4,096 of them here: at the end one of the two waits for the other's last batch)
 memory_growth    peak resident memory of all processes of a job with two workers, at the most records over at a tenth of them;
                  one_process_mb is that of a job in one process; libraries that processes share are counted in each
 
@@ -32,6 +33,7 @@ from arrhythmia_classifier.synth import synth_records
 
 from timing import Watch, network_code, ratio, turns
 
+BATCH = 32   # records side by side, as `run_batch` has them
 GOALS, AT_MOST = dict(two_processes=1.8, share_of_model=.85), dict(memory_growth=1.1)
 
 
@@ -76,20 +78,20 @@ def make_table(path, some, n, chunk=500):
 def job(records, results, load, workers=1):
     "Seconds and counts of the job on an empty table of results."
     shutil.rmtree(results, ignore_errors=True)
-    return run_batch(records, results, load, "main.ecg.ptbxl", "1", workers=workers)
+    return run_batch(records, results, load, "main.ecg.ptbxl", "1", BATCH, workers=workers)
 
 
 def steady(records, tmp, workers):
-    "Seconds a record from the first answers to the last ones; when the first batch of 64 is there, the other processes are through with theirs too."
+    "Seconds a record from the first answers to the last ones; when the first batch is there, the other processes are through with theirs too."
     r = job(records, tmp/"steady", shipped()["ptbxl"], workers)
-    return (r["last_answer_seconds"] - r["first_answer_seconds"])/(r["new"] - 64*workers)
+    return (r["last_answer_seconds"] - r["first_answer_seconds"])/(r["new"] - BATCH*workers)
 
 
 def shares(table, some, tmp, rounds, n):
     "What the job costs beside the model alone, one process; all take turns."
     c = load_shipped(); records = [row_to_record(r) for r in some.to_pylist()]; ready = [c._prepare(r) for r in records]
     again = max(1, n//len(records))
-    ways = dict(network=lambda: [c.run(ready[i:i + 32]) for _ in range(again) for i in range(0, len(ready), 32)],
+    ways = dict(network=lambda: [c.run(ready[i:i + BATCH]) for _ in range(again) for i in range(0, len(ready), BATCH)],
                 model=lambda: [list(c.predict(records)) for _ in range(again)], job=lambda: job(table, tmp/"share", lambda: c))
     t = turns(ways, rounds); per = {k: np.array(v)/(n if k == "job" else again*len(records)) for k, v in t.items()}
     return dict(share_of_model=ratio(per, "model", "job"), share_of_network=ratio(per, "network", "job"), records_per_s={k: round(1/float(np.median(v)), 1) for k, v in per.items()})
@@ -118,13 +120,13 @@ def measured(records, results, workers, every):
     def watch():
         while not over.wait(.1):
             for p in multiprocessing.active_children(): peaks[p.pid] = max(peaks.get(p.pid, 0), peak(p.pid))
-    def note(): # asked after each batch of 64
+    def note(): # asked after each batch
         nonlocal seen
-        seen += 64
-        if every and seen//every > (seen - 64)//every: after.append([seen, resident()]); print(*after[-1], file=sys.stderr, flush=True)
+        seen += BATCH
+        if every and seen//every > (seen - BATCH)//every: after.append([seen, resident()]); print(*after[-1], file=sys.stderr, flush=True)
         return False
     threading.Thread(target=watch, daemon=True).start()
-    r = run_batch(records, results, shipped()["ptbxl"], "main.ecg.ptbxl", "1", workers=workers, stop=note); over.set()
+    r = run_batch(records, results, shipped()["ptbxl"], "main.ecg.ptbxl", "1", BATCH, workers=workers, stop=note); over.set()
     print(json.dumps(dict(records=r["new"], peak_mb=round(peak() + sum(peaks.values())), parent_mb=round(peak()), workers_mb=[round(v) for v in peaks.values()], seconds=round(r["seconds"], 1)) | (dict(after=[a for a in after if a[0] <= r["new"]]) if every else {})))
 
 
@@ -135,7 +137,7 @@ def run(table, tmp, workers, every=0):
 
 def curve(some, tmp, n):
     "Memory of one process as the records pass."
-    r = run(make_table(tmp/"all", some, n), tmp, 1, max(64, n//50)); return dict(one_process_mb=r["peak_mb"], records=r["records"], seconds=r["seconds"], memory_after=r["after"])
+    r = run(make_table(tmp/"all", some, n), tmp, 1, max(BATCH, n//50)); return dict(one_process_mb=r["peak_mb"], records=r["records"], seconds=r["seconds"], memory_after=r["after"])
 
 
 def memory(some, tmp, most, quick):
@@ -163,8 +165,8 @@ def main():
         if o.curve: out |= curve(some, tmp, o.curve)
         if not (o.no_ratios or o.curve):
             table = make_table(tmp/"records", some, n); out |= shares(table, some, tmp, rounds, n); print(out, flush=True)
-            out |= two_processes(table, tmp, rounds)
-            out |= dict(engines=engines(table, tmp))
+            out |= dict(engines=engines(table, tmp)); print(out, flush=True)
+            out |= two_processes(make_table(tmp/"longer", some, 2*n), tmp, rounds)
         if not (o.no_memory or o.curve): out |= memory(some, tmp, o.records or (1000 if o.quick else 20_000), o.quick)
     out |= dict(fs=o.fs, rounds=rounds, quick=o.quick, cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), others_share=watch.others(), network=network_code(), model=load_shipped().card.sha256[:12], python=platform.python_version(), torch=torch.__version__)
     for k, v in out.items():
