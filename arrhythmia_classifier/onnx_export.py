@@ -115,7 +115,7 @@ def _alone(net, x, n): # largest difference of a record's logits alone and in th
     parts = [(net(x.masked_fill(padding, float("nan")), n)[0], z), *((net(r[None, :, :k], k[None])[0][0], w) for r, k, w in zip(x, n, z))]
     return max(float(((a - b).abs() / (1e-5 + 1e-5*b.abs())).nan_to_num(float("inf")).max()) for a, b in parts)
 
-STEP = 100.   # the same units, in 8 bits: where a value lies between two steps, the last bit of a float32 sum, which depends on a batch's length, decides which; that moves a logit by some 1e-4
+STEP = 100.   # the same units, in 8 bits: where a value lies between two steps, the last bit of a float32 sum, which depends on a batch's length, decides which; rare, see `quantise`, and then some 1e-4 of a logit
 
 @torch.inference_mode()
 def verify_network(net,            # as it was written and read again: callable (signal, lengths) -> (logits, attention)
@@ -194,10 +194,12 @@ def _reader(batches): # calibration batches in the form that onnxruntime asks fo
             return None if x is None else dict(signal=np.asarray(x, np.float32), lengths=np.asarray(n, np.int64))
     return Reader()
 
-def _static(src, out, batches, operators=("Conv",), method="MinMax", bits7=True, activations="QUInt8", weights="QInt8"):
-    q = _need("onnxruntime.quantization")
+def _static(src, out, batches, operators=("Conv", "Gemm"), method="MinMax", bits7=True, activations="QUInt8", weights="QInt8"):
+    q = _need("onnxruntime.quantization"); g = _need("onnx").load(src).graph; ends = {o.name for o in g.output}
+    head = [n.name for n in g.node if ends & {*n.output}]                                   # stays in float32: a step of 8 bits there is one of a logit
     q.quantize_static(src, out, _reader(batches), quant_format=q.QuantFormat.QDQ, op_types_to_quantize=list(operators), per_channel=True, reduce_range=bits7,
-                      activation_type=q.QuantType[activations], weight_type=q.QuantType[weights], calibrate_method=q.CalibrationMethod[method])
+                      activation_type=q.QuantType[activations], weight_type=q.QuantType[weights], calibrate_method=q.CalibrationMethod[method],
+                      nodes_to_exclude=head)
 
 def _dynamic(src, out, batches=None, operators=("Conv", "Gemm", "MatMul", "LSTM"), weights="QInt8"):
     q = _need("onnxruntime.quantization")

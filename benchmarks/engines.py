@@ -42,12 +42,12 @@ def to_onnx(net, path, samples=5000, masked=True):
 
 
 def int8(src, path, signals):
-    "The library's int8 scheme (static convolutions, a scale a channel), for networks that the library does not export."
+    "The library's int8 scheme (static convolutions and gates, a scale a channel), for networks that the library does not export."
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     class Reader(CalibrationDataReader):
         def __init__(self): self.left = iter(signals)
         def get_next(self): return next((feed(src, x[None], np.array([x.shape[1]])) for x in self.left), None)
-    quantize_static(str(src), str(path), Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv"], per_channel=True,
+    quantize_static(str(src), str(path), Reader(), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv", "Gemm"], per_channel=True,
                     reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
     return path
 

@@ -34,9 +34,9 @@ from arrhythmia_classifier.sources import open_corpus
 
 MACRO, CLASS = .005, .02   # what may be lost
 FAST = ("LSTM", "Gemm", "MatMul")
-TRIED = {"static": {}, "static, 8-bit weights": dict(bits7=False), "static, unsigned weights": dict(bits7=False, weights="QUInt8"),
+TRIED = {"static": {}, "static, convolutions only": dict(operators=("Conv",)), "static, 8-bit weights": dict(bits7=False), "static, unsigned weights": dict(bits7=False, weights="QUInt8"),
          "static, 99.999 %": dict(method="Percentile"), "static, entropy": dict(method="Entropy"), "static, all products": dict(operators=("Conv", "Gemm", "MatMul")),
-         "static, sums too": dict(operators=("Conv", "Add", "Mul", "MaxPool")), "static+stored": {}, "static+dynamic": {},
+         "static, sums too": dict(operators=("Conv", "Gemm", "Add", "Mul", "MaxPool")), "static+stored": {}, "static+dynamic": {},
          "dynamic": {}, "dynamic, unsigned weights": dict(weights="QUInt8"), "dynamic, no convolutions": dict(operators=FAST), "stored": {},
          "float16": {}, "float16-stored": {}, "bfloat16-stored": {}, "bfloat16-rounded": {}}
 OVERFLOW = ("static, 8-bit weights", "dynamic", "dynamic, no convolutions", "static+dynamic")
