@@ -154,19 +154,29 @@ def _finish(m, path, card, precision): # write a model without traces of the mac
     for d in sorted(used): m.opset_import.add(domain=d, version=versions[d])
     Path(path).write_bytes(m.SerializeToString(deterministic=True))
 
+def _is_mask(name, made): # 1 and 0, made by a comparison
+    while (n := made.get(name)) is not None and n.op_type in ("Cast", "Unsqueeze", "Reshape", "Identity"): name = n.input[0]
+    return n is not None and n.op_type in ("Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Not")
+
 def _relu_before_mask(g): # of a graph, in place: max(0, x·m) = max(0, x)·m
     made = {o: n for n in g.node for o in n.output}; used = Counter(i for n in g.node for i in n.input) + Counter(o.name for o in g.output)
-    def is_mask(name): # 1 and 0, made by a comparison
-        while (n := made.get(name)) is not None and n.op_type in ("Cast", "Unsqueeze", "Reshape", "Identity"): name = n.input[0]
-        return n is not None and n.op_type in ("Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Not")
     for relu in g.node:
         mul = made.get(relu.input[0]) if relu.op_type == "Relu" else None
         if mul is None or mul.op_type != "Mul" or used[mul.output[0]] > 1: continue
-        masks = [k for k, i in enumerate(mul.input) if is_mask(i)]
+        masks = [k for k, i in enumerate(mul.input) if _is_mask(i, made)]
         if len(masks) != 1: continue
         x, mask, between, out = mul.input[1 - masks[0]], mul.input[masks[0]], mul.output[0], relu.output[0]
         mul.op_type, relu.op_type = "Relu", "Mul"; mul.ClearField("input"); relu.ClearField("input")     # each takes the other's place, so the order stays
         mul.input.append(x); relu.input.extend((between, mask))
+
+def _sums_as_products(g): # of a graph, in place: the sum over the steps of x·m, `(B, C, T)`, is its product with m, `(B, T, 1)`
+    h, a = _need("onnx").helper, _need("onnx").numpy_helper; made = {o: n for n in g.node for o in n.output}; nodes, have = [], {t.name: t for t in g.initializer}
+    for n in g.node:
+        mul = made.get(n.input[0]) if n.op_type == "ReduceSum" and len(n.input) == 2 and n.input[1] in have and a.to_array(have[n.input[1]]).tolist() == [2] else None
+        masks = [i for i in mul.input if _is_mask(i, made)] if mul is not None and mul.op_type == "Mul" else []
+        if len(masks) != 1 or any(o.name == "keepdims" and o.i for o in n.attribute): nodes.append(n); continue
+        out = n.output[0]; nodes += [h.make_node("Transpose", masks, [out + "_m"], perm=[0, 2, 1]), h.make_node("MatMul", [n.input[0], out + "_m"], [out + "_p"]), h.make_node("Squeeze", [out + "_p", n.input[1]], [out])]
+    nodes = [type(n).FromString(n.SerializeToString()) for n in nodes]; g.ClearField("node"); g.node.extend(nodes)
 
 def export_onnx(classifier:Classifier, # trained or loaded from its folder
                 path,                  # of the file, ending in .onnx
@@ -177,7 +187,7 @@ def export_onnx(classifier:Classifier, # trained or loaded from its folder
     with _quiet(), lstm_any_length(), torch.no_grad():
         p = torch.onnx.export(_program(classifier), input_names=INPUTS, output_names=OUTPUTS, opset_version=opset, external_data=False, verbose=False)
         fold(p.model, input_size_limit=1 << 31, output_size_limit=1 << 31)
-    m = p.model_proto; _relu_before_mask(m.graph)
+    m = p.model_proto; _relu_before_mask(m.graph); _sums_as_products(m.graph)
     for o, names in zip((*m.graph.input, *m.graph.output), (("batch", "", "samples"), ("batch",), ("batch", ""), ("batch", "steps"))):
         for d, name in zip(o.type.tensor_type.shape.dim, names):
             if name: d.dim_param = name

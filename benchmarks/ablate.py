@@ -9,14 +9,15 @@
 Rows are trained with half the width and few passes (`SHORT`), because fifty trainings of the full recipe are days on two cores: they say which way a choice
 points there, not what it is worth after the full recipe. `ours` and the peers have their full size. `no_shortcut`, `no_pooled`, `no_norm` and `no_zero` take one thing
 away that the network has beside the reference architecture, `reference` all four. `student` is taught by one network that is trained before it; no other row has a teacher. What the JSON file holds is not trained again,
-so a run can be stopped and gone on with, and rows can be added; one that was interrupted begins anew. Validation is in float32 on whole records (`auc`) and on
+so a run can be stopped and gone on with, and rows can be added; one that was interrupted goes on from its last checkpoint, at most five minutes old (`ablation-runs`
+beside the file). Validation is in float32 on whole records (`auc`) and on
 windows as long as the crops, every half of them, logits averaged (`windows`). The score is the last epoch's: nothing is chosen by it.
 `ensemble`: the same for the logits of a row's seeds together; they lie beside the JSON file meanwhile.
 The last line is one JSON object."""
 import os
 
 os.environ |= dict(OMP_NUM_THREADS="1", ARRHYTHMIA_QUIET="1")   # before numpy and torch are there
-import argparse, json, multiprocessing, platform, sys, time, traceback
+import argparse, json, multiprocessing, platform, shutil, sys, time, traceback
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -98,18 +99,22 @@ def windows(model, loader, n, device):
     return torch.cat(z).numpy()
 
 
-def run(data, given, seed, device="cpu"):
+def run(data, given, seed, device="cpu", folder=None):
     given = dict(given); net, stride, prior = given.pop("net", None), given.pop("stem_stride", None), given.pop("prior", True); without = given.pop("without", ())
     s = settings_of("ptbxl", data=str(Path(data).resolve()), seed=seed, **(dict(teachers=0) | given)); begun = time.time()
     train, valid = train_datasets(s, None, lambda *_: None)
     loaders = PartLoader(as_steps(train), s.batch_size, True, seed, passes=s.passes), PartLoader(as_steps(valid), 64)
+    places = []
     def trained(seed):
-        seed_everything(seed)
-        return Trainer(network(s, train, net, stride, prior, without), loss_of(s.loss, s.gamma), *loaders, epoch_scores, replace(s.config, seed=seed), device=device, prepare=to_millivolt).fit(stopped=lambda: False)
+        seed_everything(seed); place = folder and folder/str(seed)
+        if place: place.mkdir(parents=True, exist_ok=True); places.append(place)
+        t = Trainer(network(s, train, net, stride, prior, without), loss_of(s.loss, s.gamma), *loaders, epoch_scores, replace(s.config, seed=seed), device=device, prepare=to_millivolt, folder=place)
+        return t.fit(resume=bool(place) and (place/"checkpoint.safetensors").is_file(), stopped=lambda: False)
     def on(c): c.network.to(device); c.device = torch.device(device); return c
     if s.teachers: loaders[0].taught = taught_by([on(Classifier.from_model(trained(seed + 100*(k + 1)).model, train.vocab)) for k in range(s.teachers)], train, s.share)
-    t = trained(seed); y, z, _ = t.predict(loaders[1]); row = dict(auc=epoch_scores(y, z)["auc"], seconds=round(time.time() - begun), parameters=parameters(t.model))
+    t = trained(seed); y, z, _ = t.predict(loaders[1]); row = dict(auc=epoch_scores(y, z)["auc"], seconds=round(max(time.time() - begun, t.seconds)), parameters=parameters(t.model))
     if s.crop: row["windows"] = epoch_scores(y, windows(t.model, loaders[1], round(s.crop*s.fs), t.device))["auc"]
+    for p in places: shutil.rmtree(p)
     return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}, y, z
 
 
@@ -136,7 +141,7 @@ def main():
         kept = old
     todo = [(name, (SHORT | ROWS[name]) if name in ROWS else (FULL | NETWORKS[name]), seed) for seed in map(int, o.seeds.split(",")) for name in o.rows.split(",")
             if str(seed) not in kept["rows"].get(name, {}).get("seeds", {})]
-    failed = []; jobs = [(o.data, name, given | (dict(passes=1) if o.quick else {}), seed, o.device) for name, given, seed in todo]
+    failed = []; runs = o.json.parent/"ablation-runs"; jobs = [(o.data, name, given | (dict(passes=1) if o.quick else {}), seed, o.device, None if o.quick else runs/name) for name, given, seed in todo]
     with multiprocessing.get_context("spawn").Pool(o.workers) if o.workers > 1 else nullcontext() as pool:
         done = pool.imap_unordered(job, jobs) if pool else map(job, jobs)
         while True:
@@ -151,8 +156,8 @@ def main():
 
 
 def job(args):
-    torch.set_num_threads(1); data, name, given, seed, device = args
-    try: return name, seed, *run(data, given, seed, device)
+    torch.set_num_threads(1); data, name, given, seed, device, folder = args
+    try: return name, seed, *run(data, given, seed, device, folder)
     except Exception as e: traceback.print_exc(); return name, seed, dict(error=f"{type(e).__name__}: {e}"), None, None
 
 
