@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """The nightly job from table to table: what it adds to the model's own time, what a second process brings, and how its memory grows with the records.
 
-  python benchmarks/batch.py             everything, memory up to 20,000 records (about 8 minutes on two processors; 2 GB of disk for a while)
-  python benchmarks/batch.py --curve 100000 --json benchmarks/batch_memory.json    memory of one job in one process as its records pass (about 20 minutes, 5 GB of disk)
+  python benchmarks/batch.py             everything, memory up to 20,000 records (about 15 minutes on two processors; 2 GB of disk for a while)
+  python benchmarks/batch.py --curve 100000 --json benchmarks/batch_memory.json    memory of one job in one process as its records pass (about 12 minutes, 5 GB of disk)
   python benchmarks/batch.py --quick     a few rounds and up to 1,000 records (about 1 minute): the figures are rough
 
 Records: 10 s, 12 leads, 500 Hz, generated, a few hundred of them again and again under new ids; the shipped classifier ptbxl, one thread a process.
