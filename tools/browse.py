@@ -92,7 +92,7 @@ def search(page, home, word, wanted):
     "Faults of a search for a word: some page of the wanted name must be among the hits, and its link must lead there."
     page.set_viewport_size(DESK); page.goto(home + "index.html", wait_until="load")
     page.locator(".smalldocs-search input").first.press_sequentially(word); hits = page.locator(".smalldocs-search-results a.search-result")
-    try: hits.first.wait_for(timeout=10_000)
+    try: hits.first.wait_for(timeout=60_000)
     except Exception: yield f"search: {word} finds nothing"; return
     found = [h.get_attribute("href") for h in hits.all()]; mine = [i for i, h in enumerate(found) if wanted in h]
     if not mine: yield f"search: {word} finds {found}, not {wanted}"; return
@@ -105,7 +105,7 @@ def toggle(page, home):
     faults = []; page.emulate_media(color_scheme="light"); page.goto(home + "explanations/architecture.html", wait_until="load"); settled(page)
     before = page.locator("pre.mermaid svg").first.inner_html(); page.locator(".quarto-color-scheme-toggle").first.click(); page.wait_for_timeout(300); settled(page)
     if not page.evaluate(DRAWN)["dark"]: faults.append("switch: the page did not turn dark")
-    try: page.wait_for_function("(was) => { const s = document.querySelector('pre.mermaid svg'); return s && s.innerHTML !== was; }", arg=before, timeout=8_000)
+    try: page.wait_for_function("(was) => { const s = document.querySelector('pre.mermaid svg'); return s && s.innerHTML !== was; }", arg=before, timeout=60_000)
     except Exception: faults.append("switch: the diagrams did not follow")
     page.goto(home + "index.html", wait_until="load")
     if not page.evaluate(DRAWN)["dark"]: faults.append("switch: forgotten on the next page")

@@ -103,7 +103,7 @@ def processes(home, jvm=None):
     flags = [f for k, v in s.items() for f in ([f"--no-{k}"] if v is False else [f"--{k.replace('_', '-')}", str(v or 0)])]
     begun = time.time()
     cmd = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "--no-python", "--", sys.executable, "-c", "from arrhythmia_classifier.cli import main; main()"]
-    r = subprocess.run([*cmd, "train", str(data), *flags, "--run", str(home/"run1"), "--home", str(h.path)], capture_output=True, text=True, timeout=170)
+    r = subprocess.run([*cmd, "train", str(data), *flags, "--run", str(home/"run1"), "--home", str(h.path)], capture_output=True, text=True, timeout=600)
     assert r.returncode == 0, r.stderr[-3000:]
     one = load_classifier(h, NAME, "challenger"); assert one.card.version == "1" and one.card.training["processes"] == 2 and one.card.training["epochs"] == 1
     print(f"torchrun: version {one.card.version}, {one.card.training['processes']} processes, {time.time() - begun:.0f} s", flush=True); begun = time.time()

@@ -76,10 +76,10 @@ def main(folder, clients):
         try:
             begun = time.monotonic()
             while True:
-                if p.poll() is not None or time.monotonic() - begun > 150: sys.exit("the server did not come up:\n" + (Path(d)/"server.log").read_text()[-3000:])
+                if p.poll() is not None or time.monotonic() - begun > 300: sys.exit("the server did not come up:\n" + (Path(d)/"server.log").read_text()[-3000:])
                 try:
-                    if requests.get(f"{url}/ping", timeout=2).status_code == 200: break
-                except requests.ConnectionError: time.sleep(.3)
+                    if requests.get(f"{url}/ping", timeout=5).status_code == 200: break
+                except (requests.ConnectionError, requests.Timeout): time.sleep(.3)
             up = time.monotonic() - begun
             r = ask(url, dataframe_records=rows, params=dict(batch_size=4)); assert r.status_code == 200, r.text[:500]; check(strict(r.text), want)
             r = ask(url, dataframe_records=[row | dict(fs=int(row["fs"])) for row in rows]); assert r.status_code == 200, r.text[:500]; check(strict(r.text), want)    # 100 is 100.0
