@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from .core import LEADS, REASONS, BadArgument, BadRecord
+from .header import as_patient
 from .records import Record, from_leads
 from .dataset import Rejected
 from .classifier import Classifier, Prediction
@@ -112,7 +113,7 @@ def row_to_record(row:dict # of `ecg_records`; columns that only describe may be
     if row["fs"] is None or row["uv_per_lsb"] is None: raise BadRecord("unreadable", "fs or uv_per_lsb is null")
     x = decode_signal(data, len(leads), row["uv_per_lsb"])
     if n is not None and n != x.shape[1]: raise BadRecord("unreadable", f"{x.shape[1]} samples a lead, {n} declared")
-    return from_leads(row["record_id"], x, leads, row["fs"], own=True, codes=tuple(row.get("labels") or ()), patient_id=row.get("patient_id"),
+    return from_leads(row["record_id"], x, leads, row["fs"], own=True, codes=tuple(row.get("labels") or ()), patient_id=as_patient(row.get("patient_id")),
                       uv_per_lsb=row["uv_per_lsb"], source=row.get("source") or "")
 
 def row_to_item(row:dict)->Record|Rejected:

@@ -70,11 +70,12 @@ def challenge_score(y,                 # truth: 0 or 1 `(N, C)` in `vocab`, or t
     L, O, M = _to_challenge(y, vocab, "y"), _to_challenge(hit, vocab, "hit"), challenge_columns(vocab)
     if len(L) != len(O) or not len(L): raise BadArgument("y and hit", "of the same records, at least one", (len(L), len(O)))
     if n_boot < 1: raise BadArgument("n_boot", "at least 1", n_boot)
-    groups = np.arange(len(L)) if groups is None else groups; each = challenge_rewards(L, O); rng = np.random.default_rng(seed)
+    groups = np.arange(len(L)) if groups is None else groups; n_groups = len(np.unique(groups)); each = challenge_rewards(L, O); rng = np.random.default_rng(seed)
     step = max(1, 20_000_000 // len(L))                                                                      # a bound on memory
     draws = np.concatenate([_score(bootstrap_weights(groups, min(step, n_boot - i), rng) @ each) for i in range(0, n_boot, step)])
-    score, (low, high) = _score(each.sum(0)), np.quantile(draws, [(1 - level)/2, (1 + level)/2])
-    return dict(score=round(float(score), 6), score_low=round(float(low), 6), score_high=round(float(high), 6),
-                **{k: round(float(v), 6) for k, v in zip(("observed", "correct", "inactive"), each.sum(0))},
-                n_records=len(L), n_groups=len(np.unique(groups)), level=level, n_boot=n_boot,
+    score, (low, high) = _score(each.sum(0)), np.quantile(draws, [(1 - level)/2, (1 + level)/2]) if n_groups > 1 else (None, None)                     # of one patient nobody knows it
+    short = lambda v: None if v is None else round(float(v), 6)
+    return dict(score=short(score), score_low=short(low), score_high=short(high),
+                **{k: short(v) for k, v in zip(("observed", "correct", "inactive"), each.sum(0))},
+                n_records=len(L), n_groups=n_groups, level=level, n_boot=n_boot,
                 missing=[c for c, there in zip(CHALLENGE.codes, M.any(0)) if not there], ignored=[c for c, there in zip(vocab.codes, M.any(1)) if not there])

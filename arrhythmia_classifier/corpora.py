@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from .core import BadArgument, BadRecord, ECGError, progress
 from .dataset import Entry, Rejected, WFDBDataset, rejection, scan, stream_records
-from .header import links_allowed
+from .header import as_patient, links_allowed
 from .labels import parse_scp, to_snomed
 from .matlab import matlab_samples, read_matlab
 from .records import Record, read_header, read_id, read_record
@@ -135,7 +135,7 @@ def _understand(row, codes_of, ptbxl, repaired): # dict of strings -> `_Row`
     if (fold or split) and (n is None or n != n // 1 or not 0 <= n <= MAX_FOLD): repaired["fold not understood"] += 1; n = None
     codes = codes_of(row)
     if len(set(codes)) < len(codes): repaired["repeated code"] += 1
-    return _Row(tuple(dict.fromkeys(codes)), _plain(get("patient_id", "patient", "subject_id")) or None, age, known.get(sex), None if n is None else int(n), get("source"))
+    return _Row(tuple(dict.fromkeys(codes)), as_patient(_plain(get("patient_id", "patient", "subject_id"))), age, known.get(sex), None if n is None else int(n), get("source"))
 
 # %% ../nbs/04b_corpora.ipynb #2e414381
 # CPSC2018's classes 1 to 9 with the codes that the Challenge gave the same recordings: normal, AF, I-AVB, LBBB, RBBB, PAC, PVC, STD, STE

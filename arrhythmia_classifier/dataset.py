@@ -21,6 +21,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from .core import BadArgument, BadRecord, ECGError, progress
+from .header import as_patient
 from .labels import Vocabulary, vocabulary_of
 from .records import Record, check_signal, find_records, read_header, read_id, read_record, resampled
 
@@ -71,10 +72,10 @@ def read_patients(folder:Path # of the records
         return {}
     out, odd = {}, 0
     for r in rows:
-        if not (r["patient_id"] and r[key]): continue
+        if not ((who := as_patient(r["patient_id"])) and r[key]): continue
         try: name = int(float(r[key])) if key == "ecg_id" else Path(r[key]).stem
         except (ValueError, OverflowError): odd += 1; continue             # 'abc', 'inf': names no record
-        out[name] = re.sub(r"\.0$", "", r["patient_id"])
+        out[name] = re.sub(r"\.0$", "", who)
     if odd: warnings.warn(f"{file.parent.name}/{file.name}: {odd} rows whose ecg_id is no number name no patient")
     return out
 

@@ -48,16 +48,18 @@ class Calibration:
 
 # %% ../nbs/09b_decide.ipynb #29e304f9
 def reliability(y, p, bins:int=10): # one class, `(N,)` each
-    "Mean probability, observed share and count in bins of equal count: three arrays."
-    parts = [o for o in np.array_split(np.argsort(p, kind="stable"), bins) if len(o)]
+    "Mean probability, observed share and count in bins of equal count, or of more where equal probabilities would be parted: three arrays."
+    order = np.argsort(p, kind="stable"); q = p[order]; ends = np.cumsum([len(o) for o in np.array_split(order, bins)])
+    ends = np.unique(np.searchsorted(q, q[ends[ends > 0] - 1], "right")); parts = np.split(order, ends[:-1])
     return tuple(np.array(o) for o in zip(*[(p[i].mean(), y[i].mean(), len(i)) for i in parts]))
 
 def calibration_errors(y, p, bins:int=10)->dict: # `(N, C)` -> `ece` and `brier`, and lists of both by class
-    "Expected calibration error and Brier score: the mean over classes, and each."
+    "Expected calibration error and Brier score: the mean over classes that have both sides (NaN without one), and each."
     y, p = np.asarray(y, float), np.asarray(p, float)
     ece = [np.average(np.abs(m - s), weights=n) for m, s, n in (reliability(y[:, c], p[:, c], bins) for c in range(y.shape[1]))]
-    square = ((p - y)**2).mean(0); short = lambda v: [round(float(k), 6) for k in v]
-    return dict(ece=float(np.mean(ece)), brier=float(square.mean()), ece_by_class=short(ece), brier_by_class=short(square))
+    square = ((p - y)**2).mean(0); short = lambda v: [round(float(k), 6) for k in v]; both = (y > .5).any(0) & (y < .5).any(0)
+    mean = lambda v: float(np.mean(np.asarray(v)[both])) if both.any() else float("nan")
+    return dict(ece=mean(ece), brier=mean(square), ece_by_class=short(ece), brier_by_class=short(square))
 
 # %% ../nbs/09b_decide.ipynb #1f0e4ff3
 FLOOR = .05   # lowest threshold of a rare class whose aim is F1

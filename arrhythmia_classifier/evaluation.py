@@ -34,7 +34,7 @@ from .model_card import model_card, model_card_markdown
 from .pack import Pack, is_pack
 from .recording import read_or_open
 from .report import interval, write_report
-from .sections import LABELS, calibration_result, conformal_result, evaluation_sections, subgroup_rows, unlike_result
+from .sections import LABELS, calibration_result, challenge_text, conformal_result, evaluation_sections, subgroup_rows, unlike_result
 from .sources import stream
 from .subgroups import age_band, group_name, held_out_sources, subgroup_metrics
 from .timeline import predict_all
@@ -238,7 +238,7 @@ def evaluation_lines(m:dict # of `evaluate_job`
     c, u, out = m["challenge"], m["unlike"], []; names = lambda codes: ", ".join(map(name_of, codes[:6])) + (f" and {len(codes) - 6} more" if len(codes) > 6 else "")
     if m["mapping"]: out.append(f"labels {m['labels']}: {len(m['classes'])} findings that both sides have; "
                                 f"without a SNOMED-CT class {names(m['mapping']['unmapped']) or 'none'}; in no record {names(m['mapping']['absent']) or 'none'}")
-    if c: out.append(f"Challenge score {c['score']:.3f} ({c['score_low']:.3f} to {c['score_high']:.3f})")
+    if c: out.append(f"Challenge score {challenge_text(c)}")
     if m["calibration"]: out.append("calibration error " + ", ".join(f"{m['calibration'][k]['ece']:.3f} {k}" for k in ("before", "after") if m["calibration"][k]) + " calibration")
     for s in m["sources"]["sources"] if m["sources"] else ():
         out.append(f"  {s['source']}: {s['n_records']} records, {s['n_classes']} findings scored, ROC-AUC {interval(s, 'auc')}")

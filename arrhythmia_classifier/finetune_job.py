@@ -18,7 +18,7 @@ from .classifier import Classifier
 from .core import BadArgument, read_json, write_json
 from .dataset import Rejected
 from .finetune import DECAY, FROZEN, about_base, network_of, shared_rows, start_from
-from .gate import GUARD, guard_intervals
+from .gate import GUARD, PATIENTS, guard_intervals
 from .jobs import RECIPES, TrainSettings, train_job
 from .labels import SCP, name_of
 from .log import event
@@ -52,6 +52,7 @@ def retained(base:Classifier, tuned:Classifier,
             rows.append((y, np.array(list(p.probabilities.values()))[at[0]], np.array(list(q.probabilities.values()))[at[1]], f"patient {r.patient_id}" if r.patient_id else f"record {r.record_id}"))
     y, p, q = (np.array([r[k] for r in rows]).reshape(-1, len(pairs)) for k in range(3)); two = (y > .5).any(0) & (y < .5).any(0)
     if not two.any(): return dict(verdict="no shared class has positives and negatives", n_classes=0, n_records=len(rows), **n)
+    if len({r[3] for r in rows}) < PATIENTS: return dict(verdict=f"fewer than {PATIENTS} patients", n_classes=0, n_records=len(rows), **n)
     c = compare_auc(y, p, q, np.array([r[3] for r in rows]), n_boot=n_boot, level=level, seed=seed)
     enough = np.flatnonzero(np.minimum((y > .5).sum(0), (y < .5).sum(0)) >= GUARD)
     classes = [dict(code=tuned.vocab.codes[at[1][g["column"]]]) | {k: v for k, v in g.items() if k != "column"} for g in guard_intervals(c, enough, level)]

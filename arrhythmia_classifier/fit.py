@@ -168,7 +168,7 @@ def fit_classifier(train,                             # `ECGDataset`, with crop 
     t = Trainer(net, loss, *loaders, epoch_scores, config, folder, device=device, on_epoch=on_epoch, parts=[net.stem, *net.stages], prepare=to_millivolt, groups=groups).fit(resume)
     y, z, ids = t.predict(loaders[1])
     calibration = Calibration().fit(z, y); p = calibration(z); thresholds = chooser.fit(y, p).thresholds_
-    info = dict(fingerprint=fingerprint(train.entries), n_train=len(train), n_valid=len(valid), n_patients=len({e.group for e in train.entries}),
+    info = dict(fingerprint=fingerprint(train.entries), n_train=len(train), n_valid=len(valid), n_patients=len({e.group for e in train.entries}), without_patient=sum(e.patient_id is None for e in train.entries),
                 rejected=dict(Counter(r for r, _ in t.rejected.values())), codes_without_class=dict(train.unknown_codes()),
                 config=asdict(config) | dict(pad_to=list(config.pad_to)), crop=train.crop, augment=asdict(train.augment) if train.augment else None, batch_size=batch_size, passes=passes,
                 loss=dict(name=type(loss).__name__, **{k: getattr(loss, k) for k in ("gamma", "negative", "positive", "margin") if hasattr(loss, k)}),

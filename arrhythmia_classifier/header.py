@@ -6,7 +6,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/header.html.md"""
 
 # %% auto #0
 __all__ = ['MAX_HEADER', 'MAX_LEADS', 'MIN_FS', 'MAX_FS', 'links_allowed', 'check_name', 'open_beside', 'read_id', 'Header',
-           'read_header']
+           'check_fs', 'as_patient', 'read_header']
 
 # %% ../nbs/01a_header.ipynb #277ec649
 import errno, os, re, stat
@@ -90,7 +90,18 @@ class Header:
 MAX_LEADS = 1024
 MIN_FS, MAX_FS = 20., 20_000.  # Hz: slower is no ECG that can be read, faster no ECG device
 
+def check_fs(fs:float)->float: # Hz
+    "The rate itself, if an ECG can have it."
+    if not MIN_FS <= fs <= MAX_FS: raise BadRecord("unreadable", f"sampling rate {fs:g} Hz, allowed {MIN_FS:g} to {MAX_FS:g}")
+    return fs
+
 # %% ../nbs/01a_header.ipynb #23d21706
+_nobody = ("", "-", "--", "?", "nan", "none", "null", "na", "n/a", "<na>", "unknown", "anonymous")
+
+def as_patient(text)->str|None: # as a header or a table has it
+    "A patient's id without spaces around it; None for the words that stand for no patient, or all who bear them would be one."
+    return None if text is None or (t := str(text).strip()).lower() in _nobody else t
+
 def _comments(lines): # comment lines -> (fields of `Header`, notes)
     comments = [line.strip("# \t") for line in lines]; say, notes = {}, []
     for c in comments:
@@ -111,7 +122,7 @@ def _comments(lines): # comment lines -> (fields of `Header`, notes)
         if age == age and age != -1: notes.append(f"age {age:g} ignored")
         age = None
     sex = (say.get("sex") or say.get("gender") or "").upper()[:1]
-    return dict(codes=tuple(dict.fromkeys(codes)), age=age, sex=sex if sex in ("M", "F") else None, patient_id=say.get("patientid") or None,
+    return dict(codes=tuple(dict.fromkeys(codes)), age=age, sex=sex if sex in ("M", "F") else None, patient_id=as_patient(say.get("patientid")),
                 comments=tuple(comments)), notes
 
 # %% ../nbs/01a_header.ipynb #fb5c9562
@@ -177,7 +188,7 @@ def _record_line(line, path): # -> (name, segments, leads, fs, samples, notes)
     rate = re.split(r"[/(]", f[2])[0] if len(f) > 2 else "250"                                # 250 Hz: header(5)'s default
     if not re.fullmatch(r"\d+(\.\d*)?([eE][-+]?\d+)?", rate, re.A): raise BadRecord("unreadable", f"{path.name}: sampling rate {f[2][:40]!r}")
     fs = float(rate)
-    if not MIN_FS <= fs <= MAX_FS: raise BadRecord("unreadable", f"sampling rate {fs:g} Hz, allowed {MIN_FS:g} to {MAX_FS:g}")
+    check_fs(fs)
     n = None if len(f) < 4 or ":" in f[3] or re.fullmatch(r"\d+[-/]\w+[-/]\d+", f[3]) else f[3]  # a time or a date may follow the rate, too
     if n is not None:
         if not re.fullmatch(r"\d+(\.0*)?", n, re.A): raise BadRecord("unreadable", f"{path.name}: number of samples {n[:40]!r}")

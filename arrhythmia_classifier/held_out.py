@@ -17,24 +17,28 @@ from .core import BadArgument, ECGError, read_json, write_json
 from .delta import is_delta
 from .evaluation import evaluate_job
 from .jobs import TrainSettings, train_job
+from .labels import CHALLENGE
 from .pack import is_pack
 from .report import write_report
 from .sections import sources_section
 from .sources import open_corpus
-from .splits import Manifest, leave_one_source_out, save_manifest, split
+from .splits import Manifest, find_duplicates, keep_together, leave_one_source_out, save_manifest, split
 from .subgroups import held_out_sources
 
 # %% ../nbs/19d_held_out.ipynb #16c9ef12
 def hold_out_splits(s:TrainSettings, folder # of the runs
                    )->dict: # source -> folder of its run, with split.json
-    "Write the split of each run, unless it is there."
+    "Write the split of each run, unless it is there; a copy of a recording of the held-out source is in no training."
     words = ("auto", None) if is_pack(s.data) or is_delta(s.data) else (s.system, s.rate); out = {}
-    entries = [e for e in open_corpus(s.data, Path(folder)/"cache", *words, fs=s.fs).entries if e.codes]; sources = {e.source for e in entries}
+    corpus = open_corpus(s.data, Path(folder)/"cache", *words, fs=s.fs); entries = [e for e in corpus.entries if e.codes]; sources = {e.source for e in entries}
     if len(sources) < 2: raise BadArgument("data", "records of two sources or more (folders of a corpus)", ", ".join(sorted(sources)) or "no source")
-    for source, others, test in leave_one_source_out(entries):
-        run = out[source] = Path(folder)/(re.sub(r"[^\w.-]+", "_", source) or "unnamed")
+    name = lambda source: Path(folder)/(re.sub(r"[^\w.-]+", "_", source) or "unnamed")
+    if all((name(k)/"split.json").exists() for k in sources): together = {}                  # nothing is split any more
+    else: d = corpus.dataset(entries, CHALLENGE, s.fs); together = keep_together(d.entries, find_duplicates(d.entries, d.load))
+    for source, others, test in leave_one_source_out(entries, together):
+        run = out[source] = name(source)
         if (run/"split.json").exists(): continue
-        sides = split(others, dict(train=.9, valid=.1), s.seed); held = 1 - len(others)/len(entries); shares = dict(train=.9*(1 - held), valid=.1*(1 - held), test=held)
+        sides = split(others, dict(train=.9, valid=.1), s.seed, together=together); held = 1 - len(others)/len(entries); shares = dict(train=.9*(1 - held), valid=.1*(1 - held), test=held)
         save_manifest(Manifest(s.seed, shares, {e.group: "test" for e in entries} | sides.manifest.sides), run/"split.json")
     if len(set(out.values())) < len(out): raise ECGError(f"two sources have one name: {', '.join(out)}")
     return out

@@ -163,7 +163,7 @@ def train_datasets(s:TrainSettings, cache, say=print,
     other_words = [c for c in {c for e in entries for c in e.codes} if (c in SCP) != (s.system == "scp")] if s.system != "auto" else []
     if other_words and len(other_words) == len({c for e in entries for c in e.codes}):
         raise BadArgument("labels", f"'auto': {Path(s.data).name} holds {'SNOMED-CT codes' if s.system == 'scp' else 'SCP statements'}, {', '.join(sorted(other_words)[:3])} …", s.labels)
-    if all(e.patient_id is None for e in entries): say("  no patients are known, so each record counts as one: the split may have a patient on both sides")
+    if nameless := sum(e.patient_id is None for e in [*entries, *theirs]): say(f"  {nameless:,} of {len(entries) + len(theirs):,} records name no patient, each counts as one: a patient may be on both sides of the split")
     parts = dict(train=entries, valid=theirs) if other else _sides(entries, s, say)
     vocab, rare = (vocab, Counter()) if vocab is not None else (VOCABULARIES[s.labels], Counter()) if s.labels in VOCABULARIES else vocabulary_of((e.codes for e in parts["train"]), s.min_count)
     if rare: say(f"  {len(rare)} diagnoses occur in fewer than {s.min_count} training records and get no class: {', '.join(map(name_of, list(rare)[:5]))}{' …' if len(rare) > 5 else ''}")

@@ -80,7 +80,7 @@ def evaluate(y:np.ndarray,          # 0 or 1, `(N, C)`
              seed:int=0,
              hit=None,              # decisions `(N, C)`, where they are more than one threshold a class; None: `p >= thresholds`
             )->dict:                # JSON-able: `classes`, `macro`, `micro`, `skipped`, `n_records`, `n_groups`, `level`, `n_boot`
-    "Per-class, macro and micro metrics with intervals by bootstrap over patients."
+    "Per-class, macro and micro metrics with intervals by bootstrap over patients; of one patient nobody knows an interval: None."
     y, p = np.asarray(y), np.asarray(p, float)
     if n_boot < 1: raise BadArgument("n_boot", "at least 1", n_boot)
     if y.shape != p.shape or y.shape[1:] != (len(vocab),) or not len(y): raise BadArgument("y and p", f"of one shape (N, {len(vocab)})", (y.shape, p.shape))
@@ -90,12 +90,13 @@ def evaluate(y:np.ndarray,          # 0 or 1, `(N, C)`
     score = scorer(y, p, hit); step = max(1, 4_000_000 // y.size); rng = np.random.default_rng(seed)       # a bound on memory
     draws = [score(bootstrap_weights(groups, min(step, n_boot - i), rng)) for i in range(0, n_boot, step)]
     (point, micro_point), (boot, micro_boot) = score(np.ones((1, len(y)))), ({k: np.concatenate([d[j][k] for d in draws]) for k in draws[0][j]} for j in (0, 1))
-    point = {k: v[0] for k, v in point.items()}
+    point, absent, n_groups = {k: v[0] for k, v in point.items()}, ~np.isfinite(boot["sensitivity"]), len(np.unique(groups))
+    for k in ("f1", "ppv"): boot[k][absent] = np.nan                            # a resample that lacks a class says nothing of it, as with the others
     scored = (y > .5).any(0) & (y < .5).any(0)
 
     def with_interval(k, value, draws):
         draws = draws[np.isfinite(draws)]
-        low, high = np.quantile(draws, [(1 - level)/2, (1 + level)/2]) if len(draws) else (np.nan, np.nan)
+        low, high = np.quantile(draws, [(1 - level)/2, (1 + level)/2]) if len(draws) and n_groups > 1 else (np.nan, np.nan)
         return {k: _number(value), f"{k}_low": _number(low), f"{k}_high": _number(high)}
 
     def line(c):
@@ -107,9 +108,9 @@ def evaluate(y:np.ndarray,          # 0 or 1, `(N, C)`
     macro = {}
     for k in point if scored.any() else ():
         fill = lambda v: np.nan_to_num(v) if k in ("f1", "ppv") else v          # a class never called has F1 and PPV 0, as in scikit-learn
-        macro |= with_interval(k, np.mean(fill(point[k][scored])), _nanmean(fill(boot[k][:, scored])))
+        macro |= with_interval(k, np.mean(fill(point[k][scored])), _nanmean(np.where(absent[:, scored], boot[k][:, scored], fill(boot[k][:, scored]))))
     micro = {name: v for k in point for name, v in with_interval(k, micro_point[k][0], micro_boot[k]).items()}
-    return dict(n_records=len(y), n_groups=len(np.unique(groups)), level=level, n_boot=n_boot, macro=macro, micro=micro,
+    return dict(n_records=len(y), n_groups=n_groups, level=level, n_boot=n_boot, macro=macro, micro=micro,
                 classes=[line(c) for c in range(len(vocab))], skipped=[vocab.codes[c] for c in np.flatnonzero(~scored)])
 
 def _nanmean(v): # mean over classes of each resample, without those that it happens to lack
@@ -124,7 +125,9 @@ def compare_auc(y, p_a, p_b,        # truth and two sets of scores, `(N, C)`
     "Difference of macro ROC-AUC by a paired bootstrap over patients, over the classes that have both sides."
     y = np.asarray(y); keep = np.flatnonzero((y > .5).any(0) & (y < .5).any(0))
     if not len(keep): raise BadArgument("y", "such that at least one class has positives and negatives", f"{len(y)} records")
-    w = bootstrap_weights(np.arange(len(y)) if groups is None else groups, n_boot, seed)
+    groups = np.arange(len(y)) if groups is None else groups
+    if len(np.unique(groups)) < 2: raise BadArgument("groups", "of two patients or more", f"{len(y)} records of one")
+    w = bootstrap_weights(groups, n_boot, seed)
     w = np.concatenate([np.ones((1, len(y)), w.dtype), w])
     A, B = (np.stack([ranking(y[:, c], np.asarray(p)[:, c], w)[0] for c in keep], 1) for p in (p_a, p_b)); a, b, each = _nanmean(A), _nanmean(B), B - A
     low, high = np.nanquantile((b - a)[1:], [(1 - level)/2, (1 + level)/2])

@@ -90,7 +90,7 @@ def _data(card, s):
     records = "; ".join(f"{v:,} to {what}" for v, what in ((n["n_train"], "train on"), (n["n_valid"], "validate on: epoch, calibration, thresholds")) if v is not None) or None
     return Part("Data", {"Source": s.title or (", ".join(t["sources"]) if t.get("sources") else None), "Published size": s.size, "Part available": t.get("available"), "Records": records, "Patients": f"{n['n_patients']:,} in training" if n["n_patients"] is not None else None,
         "Dates": s.dates, "Setting": s.setting, "Eligibility": s.eligibility, "Treatments": s.treatments, "Devices": s.devices, "People": s.people, "Labels": s.labels, "Readers": s.readers, "Blinding": s.blinding,
-        "Split": "by patient where patients are known: none is in two parts" if n["n_patients"] is not None else None, "Rejected": _line(t.get("rejected")) or ("none" if "rejected" in t else None),
+        "Split": "by patient where patients are known: none is in two parts" + (f"; {t['without_patient']:,} of the training records name none, and each counts as a patient" if t.get("without_patient") else "") if n["n_patients"] is not None else None, "Rejected": _line(t.get("rejected")) or ("none" if "rejected" in t else None),
         "Codes without a class": _line({name_of(k): v for k, v in t["codes_without_class"].items()}) or "none" if "codes_without_class" in t else None, "Fingerprint of the training records": t.get("fingerprint"),
         "Sample size": "what the source holds; no calculation was made"})
 

@@ -20,7 +20,7 @@ from scipy.signal import firwin, resample_poly
 
 from .core import LEADS, BadArgument, BadRecord, atomic_path, lead_index
 from .formats import read_physical
-from .header import links_allowed, read_header, read_id
+from .header import check_fs, links_allowed, read_header, read_id
 
 # %% ../nbs/02_records.ipynb #66b45f25
 @dataclass
@@ -107,7 +107,7 @@ def from_leads(record_id:str,
               )->Record:
     "A `Record` from named leads; `BadRecord` when none can be used."
     signal = np.asarray(signal)
-    if not (np.isfinite(fs) and 0 < fs <= 1e6): raise BadRecord("unreadable", f"sampling rate {fs}")
+    check_fs(fs)
     if signal.ndim != 2 or len(signal) != len(leads): raise BadArgument("signal", f"of shape (leads, samples) with {len(leads)} leads", signal.shape)
     if not signal.size: raise BadRecord("no_signal")
     row = [lead_index(l) for l in leads]; known = [r for r in row if r is not None]
@@ -183,8 +183,8 @@ def resample(x:np.ndarray,  # `(..., T)`
 
 def resampled(r:Record, fs:float # Hz
              )->Record:
-    "The record at another rate."
-    return r if fs == r.fs else replace(r, signal=resample(r.signal, r.fs, fs), fs=float(fs))
+    "The record at another rate; `BadRecord` where it has none that an ECG can have, which would be answered with more memory than there is."
+    return r if fs == r.fs else replace(r, signal=resample(r.signal, check_fs(r.fs), fs), fs=float(fs))
 
 # %% ../nbs/02_records.ipynb #38c38ae4
 def check_signal(r:Record, min_seconds:float=1.)->Record:

@@ -6,8 +6,8 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/sections.html.md"""
 
 # %% auto #0
 __all__ = ['LABELS', 'mean_table', 'calibration_result', 'calibration_table', 'decision_figure', 'subgroup_rows',
-           'subgroup_section', 'sources_section', 'challenge_section', 'conformal_result', 'conformal_section',
-           'unlike_result', 'unlike_section', 'left_out_section', 'evaluation_sections']
+           'subgroup_section', 'sources_section', 'challenge_text', 'challenge_section', 'conformal_result',
+           'conformal_section', 'unlike_result', 'unlike_section', 'left_out_section', 'evaluation_sections']
 
 # %% ../nbs/18b_sections.ipynb #c9d443ab
 from collections import Counter
@@ -90,12 +90,16 @@ def sources_section(r:dict # of `held_out_sources`
     return section("Sources", table(["Source", "Patients", "Records", "Findings scored", "Mean ROC-AUC", "Not scored"], rows, f"Lowest: {r['lowest'] or 'none scored'}. {same}"))
 
 # %% ../nbs/18b_sections.ipynb #aac45570
+def challenge_text(r:dict)->str: # of `challenge_score`
+    "The score, with its interval where it has one."
+    return f"{r['score']:.3f}" + ("" if r["score_low"] is None else f" ({r['score_low']:.3f} to {r['score_high']:.3f})")
+
 def challenge_section(r:dict # of `challenge_score`
                      )->tuple:
     "The score with its interval, and the classes that can't earn anything."
     return section("The Challenge's score", paragraph("The metric of the PhysioNet/CinC Challenge 2021: 1 if every answer is right, 0 for calling everybody sinus rhythm; "
                                                       "a confusion that a clinician would forgive costs less."),
-        listing({"Score": f"{r['score']:.3f} ({r['score_low']:.3f} to {r['score_high']:.3f})",
+        listing({"Score": challenge_text(r),
                  "Classes of the 26 that the classifier lacks": ", ".join(map(name_of, r["missing"])) or "none",
                  "Findings of the classifier outside the 26": f"{len(r['ignored'])}, which count for nothing here"}))
 

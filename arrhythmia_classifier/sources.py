@@ -22,6 +22,7 @@ from .core import BadArgument, atomic_path, progress
 from .corpora import open_folder, stream_folder
 from .dataset import ECGDataset, Entry, Rejected
 from .delta import is_delta, reading, recordings, scan_records
+from .header import as_patient
 from .pack import Pack, is_pack
 from .packed import PackedDataset, stream_pack
 from .records import read_record
@@ -90,7 +91,7 @@ def table_entries(folder)->tuple: # (list of `Entry`, list of `Rejected`)
                                    (r["reason"] or "no_signal", r["detail"] or "") if r["reason"] or not r["length"] or not r["fs"] else None)
         seen.add(i)
         if why: bad.append(Rejected(i or "", *why))
-        else: good.append(Entry(i, tuple(r["labels"] or ()), r["patient_id"], r["n_samples"] and r["n_samples"]/r["fs"], str(k)))
+        else: good.append(Entry(i, tuple(r["labels"] or ()), as_patient(r["patient_id"]), r["n_samples"] and r["n_samples"]/r["fs"], str(k)))
     return good, bad
 
 # %% ../nbs/15a_sources.ipynb #d025ab26

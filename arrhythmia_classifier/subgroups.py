@@ -35,9 +35,9 @@ def _mean(v): # over classes, without NaN, `(…, C)` -> `(…,)`
 
 def _short(v): return None if not np.isfinite(v) else round(float(v), 6)
 
-def _ends(draws, level): # of the percentile interval
+def _ends(draws, level, n_patients): # of the percentile interval; of one patient nobody knows it
     draws = draws[np.isfinite(draws)]
-    return [_short(v) for v in np.quantile(draws, [(1 - level)/2, (1 + level)/2])] if len(draws) else [None, None]
+    return [_short(v) for v in np.quantile(draws, [(1 - level)/2, (1 + level)/2])] if len(draws) and n_patients > 1 else [None, None]
 
 def _warning(n_patients, counts, patients, least):
     out = [f"{n_patients} patients, fewer than {patients}"]*(n_patients < patients)
@@ -71,15 +71,17 @@ def subgroup_metrics(y:np.ndarray,       # 0 or 1, `(N, C)`
     point, parts = auc(np.ones((1, N))), [auc(bootstrap_weights(groups, min(step, n_boot - i), rng)) for i in range(0, n_boot, step)]
     draws = {g: np.concatenate([d[g] for d in parts]) for g in names}
 
+    patients_of = {g: len(np.unique(groups[i])) for g, i in rows.items()}
+
     def row(g):
-        n = len(np.unique(groups[rows[g]])); k = counts[g]; low, high = _ends(_mean(draws[g][:, k]), level)
+        n = patients_of[g]; k = counts[g]; low, high = _ends(_mean(draws[g][:, k]), level, n)
         classes = [dict(code=vocab.codes[c], abbr=vocab.abbrs[c], n_positive=int(pos[g][c]), auc=_short(point[g][0, c]), few=bool(not k[c]),
-                        **dict(zip(("auc_low", "auc_high"), _ends(draws[g][:, c], level)))) for c in range(C)]
+                        **dict(zip(("auc_low", "auc_high"), _ends(draws[g][:, c], level, n)))) for c in range(C)]
         return dict(group=g, n_records=len(rows[g]), n_patients=n, n_positive=int(pos[g].sum()), n_classes=int(k.sum()),
                     auc=_short(_mean(point[g][0, k])), auc_low=low, auc_high=high, warning=_warning(n, k, patients, least), few=[vocab.codes[c] for c in np.flatnonzero(~k)], classes=classes)
 
     def difference(g):
-        k = counts[g] & counts[reference]; d = lambda a: _mean(a[g][:, k]) - _mean(a[reference][:, k]); low, high = _ends(d(draws), level)
+        k = counts[g] & counts[reference]; d = lambda a: _mean(a[g][:, k]) - _mean(a[reference][:, k]); low, high = _ends(d(draws), level, min(patients_of[g], patients_of[reference]))
         return dict(group=g, reference=reference, n_classes=int(k.sum()), difference=_short(d(point)[0]), low=low, high=high)
 
     return dict(groups=[row(g) for g in names], differences=[difference(g) for g in names if g != reference], reference=reference,
