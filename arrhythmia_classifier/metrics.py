@@ -47,6 +47,7 @@ def bootstrap_weights(groups,     # patient (or record) of each record, `(N,)`
                       seed=0,     # an int, or a `np.random.Generator` that goes on
                      )->np.ndarray: # int `(n_boot, N)`, how often each record is drawn
     "Cluster bootstrap: whole patients are drawn with replacement (Efron & Tibshirani 1993)."
+    if any(g is None or g != g for g in groups): raise BadArgument("groups", "a patient or a record each", "None or NaN among them")
     _, inverse = np.unique(np.asarray(groups), return_inverse=True)
     k = inverse.max() + 1
     return np.random.default_rng(seed).multinomial(k, np.full(k, 1/k), size=n_boot)[:, inverse]
@@ -84,6 +85,7 @@ def evaluate(y:np.ndarray,          # 0 or 1, `(N, C)`
     y, p = np.asarray(y), np.asarray(p, float)
     if n_boot < 1: raise BadArgument("n_boot", "at least 1", n_boot)
     if y.shape != p.shape or y.shape[1:] != (len(vocab),) or not len(y): raise BadArgument("y and p", f"of one shape (N, {len(vocab)})", (y.shape, p.shape))
+    if not np.isfinite(p).all(): raise BadArgument("p", "finite", f"{int((~np.isfinite(p)).sum())} numbers that are not")
     groups = np.arange(len(y)) if groups is None else groups; thresholds = np.broadcast_to(thresholds, len(vocab))
     hit = p >= thresholds if hit is None else np.asarray(hit, bool)
     if hit.shape != y.shape: raise BadArgument("hit", f"of the shape {y.shape}", hit.shape)
