@@ -148,6 +148,8 @@ class Card:
         C = len(self.labels)
         for k, v in dict(thresholds=self.thresholds, scale=self.calibration.get("scale", ()), bias=self.calibration.get("bias", ())).items():
             if len(v) != C: raise BadArgument(k, f"one number a class, {C}", len(v))
+            if not all(isinstance(x, (int, float)) and np.isfinite(x) for x in v): raise BadArgument(k, "finite numbers", next(x for x in v if not (isinstance(x, (int, float)) and np.isfinite(x))))
+        if lacks := next((l for l in self.labels if not {"code", "abbr", "name", "codes"} <= set(l)), None): raise BadArgument("labels", "dicts of code, abbr, name and codes", lacks)
         if list(self.leads) != list(LEADS): raise BadArgument("leads", " ".join(LEADS), self.leads)
 
 # %% ../nbs/11_classifier.ipynb #01508b25

@@ -22,16 +22,17 @@ LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V
 _lead_index = {name.upper(): i for i, name in enumerate(LEADS)}
 
 # %% ../nbs/00_core.ipynb #adca2e9f
-_before_lead = re.compile(r"(?:(?:MDC|ECG|EKG|LEAD|ABLEITUNG|ABL|EXTREMITÄTEN|BRUSTWAND|EINTHOVEN|GOLDBERGER|WILSON|ML)[-_.: ]*)+")
+_before_lead = re.compile(r"(?:(MDC|ECG|EKG|LEAD|ABLEITUNG|ABL|EXTREMITÄTEN|BRUSTWAND|EINTHOVEN|GOLDBERGER|WILSON|ML)(?:-(?=\w)|[_.: ]*))+")
+_numbered = ("LEAD", "ABLEITUNG", "ABL", "EINTHOVEN")               # lead 1 is I; ECG1 is a device's first channel, whatever that shows
 
 @lru_cache(maxsize=4096)
 def lead_index(name:str, # a lead's name as a header spells it
               )->int|None: # its row in `LEADS`, or None when it is not one of the twelve
     "Row of a lead in the standard order, whatever the case and the usual prefixes."
     key = " ".join(str(name).upper().split())
-    if key.startswith("-"): return None                             # -aVR of the Cabrera order is another lead: aVR upside down
-    if m := _before_lead.match(key): key = dict(zip("123", LEADS)).get(key[m.end():], key[m.end():])
-    key = re.sub(r"[-_ ]", "", key)
+    if m := _before_lead.match(key): key = key[m.end():]
+    if m and m[1] in _numbered: key = dict(zip("123", LEADS)).get(key, key)
+    key = re.sub("^([VC])-(?=[1-6]$)", r"\1", re.sub("[_ ]", "", key))  # any other - stays and makes it no lead of the twelve: -aVR of the Cabrera order is aVR upside down
     if key in ("VR", "VL", "VF"): key = "A" + key
     return _lead_index.get("V" + key[1:] if re.fullmatch("C[1-6]", key) else key)
 

@@ -116,8 +116,9 @@ def _plain(v): return re.sub(r"^(\d+)\.0+$", r"\1", (v or "").strip())          
 def split_codes(text:str # "426783006,59118001", also with ; | or spaces between, in brackets and quotes
                )->list:
     "A cell's codes. Words may hold spaces where commas, semicolons or bars stand between them."
-    text = re.sub(r"[\[\]()'\"]", "", text or "")
-    parts = re.split(r"[,;|]", text) if re.search(r"[,;|]", text) else text.split() if re.fullmatch(r"[\sA-Z0-9_/.-]*", text) else [text]
+    text = re.sub(r"['\"]", "", text or "").strip()
+    while text[:1] + text[-1:] in ("[]", "()"): text = text[1:-1].strip()         # around the cell; PRC(S) keeps its own
+    parts = re.split(r"[,;|]", text) if re.search(r"[,;|]", text) else text.split() if re.fullmatch(r"[\sA-Z0-9_/.()-]*", text) else [text]
     return [c for c in map(_plain, parts) if c and c.lower() not in ("nan", "none", "unknown")]
 
 def _number(text): # float, or None

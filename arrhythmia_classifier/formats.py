@@ -191,11 +191,14 @@ def _lend(path, to): # a file under another name, without copying it where the s
 
 def _plain_segments(h, folder, links): # write `s.hea` and its segments
     if h.n_leads*sum(n for _, n in h.segments) > MAX_BY_WFDB: raise BadRecord("unreadable", f"{sum(n for _, n in h.segments)} samples of {h.n_leads} leads, wfdb gets at most {MAX_BY_WFDB} values")
-    lines, done = [], {}
+    lines, done, leads = [], {}, None; fixed = h.segments[0][1] > 0       # else the first segment is the layout of the others
     for name, n in h.segments:
+        if fixed and name == "~": raise BadRecord("unreadable", "a gap between segments of a fixed layout")
         if name != "~" and name not in done:
             part = read_header(h.path.with_name(check_name(name) + ".hea"), links)
             if part.segments: raise BadRecord("unreadable", f"segment {name} has segments itself")
+            if part.fs != h.fs: raise BadRecord("unreadable", f"segment {name} has {part.fs:g} Hz, the record {h.fs:g}")
+            if fixed and part.leads != (leads := leads or part.leads): raise BadRecord("unreadable", f"segment {name} has the leads {' '.join(part.leads)}, the first {' '.join(leads)}"[:300])
             done[name] = f"s{len(done)}", _plain_copy(part, folder, f"s{len(done)}", links)
         alias, there = done.get(name, ("~", n))
         if n != there: raise BadRecord("unreadable", f"segment {name} holds {there} samples, {n} declared")

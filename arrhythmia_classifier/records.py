@@ -219,14 +219,22 @@ def write_record(r:Record, folder:str|Path,
     return hea
 
 # %% ../nbs/02_records.ipynb #7b376cf2
+def _whole(headers, files): # without those that are a segment of another; only what has no signal file of its name can have segments, so few are opened
+    signals, parts = {Path(f).stem for f in files if not f.endswith(".hea")}, set()
+    for p in headers:
+        if p.stem in signals: continue
+        try: parts |= {f"{name}.hea" for name, _ in read_header(p).segments if name != p.stem}
+        except (BadRecord, OSError): pass                                 # said when it is read
+    return [p for p in headers if p.name not in parts]
+
 def find_records(path:str|Path # a folder (searched through), or one record by any of its names
                 )->list:       # paths of headers, sorted
-    "Headers of all records at a place; folders behind symbolic links only where `header.links_allowed`."
+    "Headers of all records at a place, a record of segments as one; folders behind symbolic links only where `header.links_allowed`."
     path, seen, out = Path(path), set(), []
     if path.is_dir():
         for folder, inner, files in os.walk(path, followlinks=links_allowed()):
             real = os.path.realpath(folder); inner[:] = [] if real in seen else inner     # a link may lead back up
-            if real not in seen: out += [Path(folder, f) for f in files if f.endswith(".hea") and not f.startswith(".")]
+            if real not in seen: out += _whole([Path(folder, f) for f in files if f.endswith(".hea") and not f.startswith(".")], files)
             seen.add(real)
         return sorted(out)
     if (one := header_path(path)).is_file(): return [one]
