@@ -28,7 +28,7 @@ from .records import Record, read_record
 from .dataset import Entry, Rejected, as_text
 from .longrun import Interrupted, ahead
 from .processes import spread
-from .batch import PREDICTIONS, RECORDS, content_hash, predictor, record_to_row, records_to_batch, rejected_to_row, row_to_item
+from .batch import PREDICTIONS, RECORDS, REFUSED, content_hash, predictor, record_to_row, records_to_batch, rejected_to_row, row_to_item
 
 # %% ../nbs/15_delta.ipynb #964d8ea7
 def is_delta(path)->bool:
@@ -267,14 +267,15 @@ def _pending(table, done, out, rows): # batches of up to so many records without
             if i is not None: seen.add(i)
         if any(keep): rb = rb if all(keep) else rb.filter(pa.array(keep)); yield from (rb.slice(s, rows) for s in range(0, rb.num_rows, rows))
 
-def _there(table, results, mine): # ids of a table's records, and of those that came anew after they were rejected
-    refused = {i: at for rb in _stream(results, ["record_id", "predicted_at"], mine + " AND status = 'rejected'") for i, at in zip(*rb.to_pydict().values())}
-    there, renewed = set(), set()
-    for rb in _stream(table, ["record_id", "ingested_at"]):
-        for i, at in zip(*rb.to_pydict().values()):
-            there.add(i)
-            if i in refused and at is not None and at > refused[i]: renewed.add(i)
-    return there, renewed
+def _there(table, results, mine): # ids of a table's records, and of those whose rejection is out of date: its row holds a signal now, or came anew since
+    refused = {r["record_id"]: (r["predicted_at"], (r["detail"] or "").startswith(REFUSED)) for rb in _stream(results, ["record_id", "predicted_at", "detail"], mine + " AND status = 'rejected'") for r in rb.to_pylist()}
+    there, renewed, mended, stand = set(), set(), set(), set(); names = {f.name for f in table.schema().fields}
+    for rb in _stream(table, [c for c in ("record_id", "ingested_at", "reason") if c in names]):
+        for r in rb.to_pylist():
+            i, at = r["record_id"], r["ingested_at"]; there.add(i); before, told = refused.get(i, (None, False))
+            if before and at and at > before: renewed.add(i)
+            if told: (stand if r.get("reason") else mended).add(i)
+    return there, renewed | mended - stand
 
 # %% ../nbs/15_delta.ipynb #d182f7f3
 def run_batch(records_table,     # folder of `ecg_records`

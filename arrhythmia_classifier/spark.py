@@ -22,7 +22,7 @@ import pyarrow as pa
 from .core import BadArgument, MissingExtra
 from .corpora import load_entry
 from .dataset import Entry, Rejected, rejection
-from .batch import PREDICTIONS, RECORDS, predictor, records_to_batch, rejected_to_row
+from .batch import PREDICTIONS, RECORDS, REFUSED, predictor, records_to_batch, rejected_to_row
 from .delta import open_table
 from .ranks import join_ranks
 
@@ -103,8 +103,9 @@ def pending(records, results, # DataFrames of `RECORDS` and `PREDICTIONS`
             model_name:str, model_version:str):
     "The records that this model version has not answered."
     r = records.where("record_id IS NOT NULL")
-    d = results.where((results.model_name == model_name) & (results.model_version == str(model_version))).select("record_id", "status", "reason", "predicted_at")
-    again = (d.status == "rejected") & ((d.reason == "failed") | (r.ingested_at > d.predicted_at).eqNullSafe(True))
+    d = results.where((results.model_name == model_name) & (results.model_version == str(model_version))).select("record_id", "status", "reason", "detail", "predicted_at")
+    mended = d.detail.startswith(REFUSED) & (r.reason.isNull() | (r.reason == ""))
+    again = (d.status == "rejected") & ((d.reason == "failed") | (mended | (r.ingested_at > d.predicted_at)).eqNullSafe(True))
     return r.join(d, (r.record_id == d.record_id) & ~again, "left_anti")
 
 COLUMNS = ("record_id", "fs", "leads", "n_samples", "signal", "uv_per_lsb", "reason", "detail")   # that a prediction depends on
