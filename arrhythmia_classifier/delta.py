@@ -146,6 +146,9 @@ _writer = WriterProperties(compression="ZSTD", compression_level=3, max_row_grou
 # %% ../nbs/15_delta.ipynb #bbb4bd97
 def _mark(text): return blake2b(str(text or "").encode("utf-8", "replace"), digest_size=8).digest()
 
+def _quoted(s): return "'" + str(s).replace("'", "''") + "'"
+def _bounds(rows, c): ends = min_max(rows[c]); return f"t.{c} = s.{c} AND t.{c} >= {_quoted(ends['min'])} AND t.{c} <= {_quoted(ends['max'])}"   # spelled out, most files need not be opened
+
 class _Known:
     "What a table holds: record id → place in 8 bytes, and before them its content in 16 unless the row is a refusal."
     def __init__(self, path): self.path = str(path); self.load()
@@ -173,9 +176,9 @@ class _Known:
         else: self.load()                                          # something else was committed as well
 
     def replace_refused(self, rows):
-        (DeltaTable(self.path).merge(rows, "t.record_id = s.record_id", source_alias="s", target_alias="t", writer_properties=_writer)
-         .when_matched_update_all(predicate="t.reason IS NOT NULL").when_not_matched_insert_all().execute())
-        self.load()
+        on = f"{_bounds(rows, 'record_id')} AND t.reason > ''"      # files without refusals are not opened
+        done = self.table.merge(rows, on, source_alias="s", target_alias="t", writer_properties=_writer).when_matched_update_all().execute()    # of what is known: another one's mending is a conflict
+        self.load(); return done
 
 # %% ../nbs/15_delta.ipynb #6225b38a
 def ingest(items,           # of `Record`s, `Rejected`s, `Entry`s or paths of WFDB records
@@ -241,14 +244,11 @@ def scan_records(table_path # folder of an `ecg_records` table
     return (item for rb in batches for s in range(0, rb.num_rows, 32) for item in map(row_to_item, rb.slice(s, 32).to_pylist()))
 
 # %% ../nbs/15_delta.ipynb #286a3fa7
-def _quoted(s): return "'" + str(s).replace("'", "''") + "'"
-
 def merge_predictions(results_table, # folder of `ecg_predictions`
                       rows:pa.Table, # of schema `PREDICTIONS`, no record twice
                      )->int:         # rows inserted
     "Insert the rows whose key isn't there; replace older ones that were rejected. An answer is final."
-    def bounds(c): ends = min_max(rows[c]); return f"t.{c} = s.{c} AND t.{c} >= {_quoted(ends['min'])} AND t.{c} <= {_quoted(ends['max'])}"
-    on = " AND ".join(map(bounds, ("record_id", "model_name", "model_version")))          # with its bounds spelled out, most files need not be opened
+    on = " AND ".join(_bounds(rows, c) for c in ("record_id", "model_name", "model_version"))
     def commit():
         return (DeltaTable(str(results_table)).merge(rows, on, source_alias="s", target_alias="t")
                 .when_matched_update_all(predicate="t.status = 'rejected' AND s.predicted_at > t.predicted_at").when_not_matched_insert_all().execute())
