@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from .core import LEADS, REASONS, BadArgument, BadRecord
 from .records import Record, from_leads
-from .dataset import Rejected
+from .dataset import Rejected, as_text
 from .classifier import Classifier, Prediction
 
 # %% ../nbs/14_batch.ipynb #00549a7e
@@ -88,15 +88,15 @@ def record_to_row(r:Record)->dict: # values for the columns of `RECORDS`
     stored = r.lead_mask.copy()
     if stored[:6].sum() >= 2: stored[:6] = True
     uv = fitting_step(r.signal[stored], r.uv_per_lsb); leads = [l for l, s in zip(LEADS, stored) if s]; signal = encode_signal(r.signal[stored], uv)
-    return dict(record_id=r.record_id, patient_id=r.patient_id, fs=float(r.fs), leads=leads,
+    return dict(record_id=as_text(r.record_id), patient_id=r.patient_id, fs=float(r.fs), leads=leads,
                 n_samples=r.signal.shape[1], signal=signal, uv_per_lsb=uv, labels=list(r.codes) or None,
-                source=str(r.source), ingested_at=utc_now(), reason=None, detail=None, sha256=content_hash(signal, leads, r.fs, uv))
+                source=as_text(str(r.source)), ingested_at=utc_now(), reason=None, detail=None, sha256=content_hash(signal, leads, r.fs, uv))
 
 def rejected_to_row(r:Rejected,
                     source:str="", # where it lay
                    )->dict:        # values for the columns of `RECORDS`
     "The row of a recording that could not be read: an id, a reason, no signal."
-    return dict(record_id=r.record_id, leads=[], n_samples=0, source=source, ingested_at=utc_now(), reason=r.reason, detail=r.detail)
+    return dict(record_id=as_text(r.record_id), leads=[], n_samples=0, source=as_text(source), ingested_at=utc_now(), reason=r.reason, detail=as_text(r.detail or ""))
 
 def records_to_batch(records # of `Record`s, `Rejected`s, or rows that are ready
                     )->pa.RecordBatch: # of schema `RECORDS`, a row each

@@ -23,9 +23,9 @@ from deltalake import ColumnProperties, CommitProperties, DeltaTable, QueryBuild
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import Field, PrimitiveType
 
-from .core import BadArgument, BadRecord, ECGError, progress
+from .core import BadArgument, ECGError, progress
 from .records import Record, read_record
-from .dataset import Entry, Rejected, as_text
+from .dataset import Entry, Rejected, as_text, rejection
 from .longrun import Interrupted, ahead
 from .processes import spread
 from .batch import PREDICTIONS, RECORDS, REFUSED, content_hash, predictor, record_to_row, records_to_batch, rejected_to_row, row_to_item
@@ -111,11 +111,11 @@ def _ids(table, predicate=None): # set of record ids
 
 # %% ../nbs/15_delta.ipynb #4f62a952
 def _item_id(item): # of a Record, Rejected, Entry or path
-    return item.record_id if hasattr(item, "record_id") else Path(item).stem
+    return as_text(item.record_id if hasattr(item, "record_id") else Path(item).stem)
 
 def _item_source(item): # path of what is to be read, "" where the item does not tell
-    if not hasattr(item, "record_id"): return str(Path(item).absolute())
-    return str(Path(item.where).absolute()) if getattr(item, "where", "") else str(getattr(item, "source", ""))
+    where = getattr(item, "where", "") if hasattr(item, "record_id") else item
+    return as_text(str(Path(where).absolute() if where else getattr(item, "source", "")))
 
 def _read(item, read=None): # Record, Rejected, Entry or path → Record or Rejected
     if isinstance(item, (Record, Rejected)): return item
@@ -124,8 +124,7 @@ def _read(item, read=None): # Record, Rejected, Entry or path → Record or Reje
         if read: return read(item)
         r = read_record(item.where)
         return replace(r, patient_id=r.patient_id or item.patient_id)
-    except BadRecord as e: return Rejected(_item_id(item), e.reason, e.detail)
-    except Exception as e: return Rejected(_item_id(item), "failed", f"{type(e).__name__}: {e}"[:300])
+    except Exception as e: return rejection(_item_id(item), e)
 
 def _row(item, read=None):
     r = _read(item, read)
