@@ -26,7 +26,7 @@ from .core import BadArgument, ECGError, atomic_path, write_json
 from .dataset import Rejected
 from .labels import name_of
 from .reference import QUALITY, Sample, four_digits, quality_columns, quality_numbers, sample_from_bytes
-from .delta import is_delta, reading, table_at
+from .delta import batches, is_delta, table_at
 from .sources import stream
 
 # %% ../nbs/19_monitor.ipynb #ddae0151
@@ -123,8 +123,7 @@ def _lines(path): # results of any form -> dicts with record_id, status, reason,
 
 def _rows(path):
     if is_delta(path):
-        with reading(path):
-            for rb in pa.RecordBatchReader.from_stream(table_at(path).scan()): yield from rb.to_pylist()
+        for rb in batches(path, table_at(path).scan): yield from rb.to_pylist()
     elif Path(path).suffix == ".parquet":
         for rb in pq.ParquetFile(path).iter_batches(): yield from rb.to_pylist()
     elif Path(path).suffix in (".jsonl", ".json") and Path(path).is_file():
