@@ -87,29 +87,33 @@ def open_table(path,             # folder of the table
     if not is_delta(path) and Path(path).is_dir() and any(f.name != "_delta_log" for f in Path(path).iterdir()): raise BadArgument("table", "a Delta table, or a new or empty folder", str(path))
     with _writing(path):
         if not is_delta(path): _retry(lambda: DeltaTable.create(str(path), schema=schema, mode="ignore"))
-        lack = _lack(path, schema)
+        lack = set(schema.names) - _names(table_at(path))
         if lack == {"sha256"}:
             try: table_at(path).alter.add_columns([Field("sha256", PrimitiveType("string"))])
             except DeltaError:
-                if _lack(path, schema): raise                      # else another job was faster
+                if lack - _names(table_at(path)): raise            # else another job was faster
             lack = set()
     if lack: raise BadArgument("table", f"one with the columns {', '.join(schema.names)}", f"without {', '.join(sorted(lack))}")
     return table_at(path)
 
-def _lack(path, schema): return set(schema.names) - {f.name for f in table_at(path).schema().fields}
+def _names(table): # of its columns; `BadArgument` where record ids are no text
+    types = {f.name: f.type for f in table.schema().fields}; text = PrimitiveType("string")
+    if types.get("record_id", text) != text: raise BadArgument("record_id", "a column of text", f"{types['record_id'].type} in {table.table_uri}")
+    return set(types)
 
 def recordings(path, name="table", *more)->DeltaTable: # folder, how an error calls it, columns that are needed beside the signal's
     "A table that is to hold recordings; `BadArgument` if it is none, or one of something else."
     if not is_delta(path): raise BadArgument(name, "a Delta table", str(path))
-    table = table_at(path); lack = {"record_id", "fs", "leads", "signal", "uv_per_lsb", *more} - {f.name for f in table.schema().fields}
+    table = table_at(path); lack = {"record_id", "fs", "leads", "signal", "uv_per_lsb", *more} - _names(table)
     if lack: raise BadArgument(name, "a Delta table of recordings", f"{path} without {', '.join(sorted(lack))}")
     return table
 
+_time = RECORDS.field("ingested_at").type
 _frugal = {"datafusion.execution.batch_size": "64", "datafusion.execution.target_partitions": "1"}    # one file after the other: memory does not grow with their number
 
 def _stream(table, columns=None, predicate=None):
-    "Batches of a table, of at most 64 rows, in the types of its schema (the engine itself yields string views)."
-    plain = pa.schema(table.schema().to_arrow()); names = ", ".join(f'"{c}"' for c in columns or plain.names)
+    "Batches of a table, of at most 64 rows, in the types of its schema (the engine itself yields string views); a time without zone is UTC."
+    plain = pa.schema([f.with_type(_time) if f.type == pa.timestamp("us") else f for f in pa.schema(table.schema().to_arrow())]); names = ", ".join(f'"{c}"' for c in columns or plain.names)
     query = lambda: QueryBuilder(_frugal).register("t", table).execute(f"SELECT {names} FROM t" + (f" WHERE {predicate}" if predicate else ""))
     for rb in batches(table.table_uri, query): yield rb.cast(pa.schema([plain.field(n) for n in rb.schema.names]))
 
@@ -263,7 +267,7 @@ def merge_predictions(results_table, # folder of `ecg_predictions`
 _columns = ("record_id", "fs", "leads", "n_samples", "signal", "uv_per_lsb", "reason", "detail")    # what an answer depends on
 
 def _pending(table, done, out, rows): # batches of up to so many records without an answer, each record once
-    seen, there = set(), {f.name for f in table.schema().fields}
+    seen, there = set(), _names(table)
     for rb in _stream(table, [c for c in _columns if c in there]):
         ids = rb.column(rb.schema.get_field_index("record_id")).to_pylist(); keep = []
         for i in ids:
@@ -275,7 +279,7 @@ def _pending(table, done, out, rows): # batches of up to so many records without
 
 def _there(table, results, mine): # ids of a table's records, and of those whose rejection is out of date: its row holds a signal now, or came anew since
     refused = {r["record_id"]: (r["predicted_at"], (r["detail"] or "").startswith(REFUSED)) for rb in _stream(results, ["record_id", "predicted_at", "detail"], mine + " AND status = 'rejected'") for r in rb.to_pylist()}
-    there, renewed, mended, stand = set(), set(), set(), set(); names = {f.name for f in table.schema().fields}
+    there, renewed, mended, stand = set(), set(), set(), set(); names = _names(table)
     for rb in _stream(table, [c for c in ("record_id", "ingested_at", "reason") if c in names]):
         for r in rb.to_pylist():
             i, at = r["record_id"], r["ingested_at"]; there.add(i); before, told = refused.get(i, (None, False))

@@ -135,7 +135,9 @@ def _day(since):
     if since is None: return None
     try: d = datetime.fromisoformat(str(since))
     except ValueError: raise BadArgument("since", "a day or time such as 2026-01-31", str(since)) from None
-    return d if d.tzinfo else d.replace(tzinfo=timezone.utc)
+    return _utc(d)
+
+def _utc(d): return d if d.tzinfo else d.replace(tzinfo=timezone.utc)
 
 def read_results(path, card,           # `Card` of the classifier whose answers count
                  name:str="", version:str="", # of the model in a results table; "" takes those of the card
@@ -147,7 +149,7 @@ def read_results(path, card,           # `Card` of the classifier whose answers 
     for o in _lines(path):
         if "model_name" in o and (o["model_name"], o["model_version"]) != (name, version): others[f"{o['model_name']} {o['model_version']}"] += 1; continue
         if since and o.get("predicted_at") is None: raise BadArgument("since", "None for answers without their time", str(since))
-        if since and o["predicted_at"] < since: continue
+        if since and _utc(o["predicted_at"]) < since: continue
         if o["status"] != "ok": reasons[o["reason"]] += 1; continue
         q = dict(o["probabilities"])
         if set(q) != set(codes): raise BadArgument("results", f"answers of {card.name}, with its {len(codes)} classes", f"{len(q)} classes in {o['record_id']}")
