@@ -82,7 +82,7 @@ def _retry(commit, tries=40):
 def open_table(path,             # folder of the table
                schema:pa.Schema, # its columns, if it is to be made
               )->DeltaTable:
-    "The table, made empty if it isn't there; `BadArgument` if a table with other columns stands there. One from before `sha256` gets that column."
+    "The table, made empty if it isn't there; `BadArgument` if it lacks columns. What it has further ones stays null in new rows. One from before `sha256` gets that column."
     if as_text(str(path)) != str(path): raise BadArgument("table", "a folder whose name is UTF-8", as_text(str(path)))
     if not is_delta(path) and Path(path).is_dir() and any(f.name != "_delta_log" for f in Path(path).iterdir()): raise BadArgument("table", "a Delta table, or a new or empty folder", str(path))
     with _writing(path):
@@ -93,6 +93,7 @@ def open_table(path,             # folder of the table
             except DeltaError:
                 if lack - _names(table_at(path)): raise            # else another job was faster
             lack = set()
+    if more := [f.name for f in table_at(path).schema().fields if f.name not in schema.names and not f.nullable]: raise BadArgument("table", "one whose further columns may be null", f"{', '.join(more)} that may not")
     if lack: raise BadArgument("table", f"one with the columns {', '.join(schema.names)}", f"without {', '.join(sorted(lack))}")
     return table_at(path)
 
@@ -108,21 +109,23 @@ def recordings(path, name="table", *more)->DeltaTable: # folder, how an error ca
     if lack: raise BadArgument(name, "a Delta table of recordings", f"{path} without {', '.join(sorted(lack))}")
     return table
 
-_time = RECORDS.field("ingested_at").type
 _frugal = {"datafusion.execution.batch_size": "64", "datafusion.execution.target_partitions": "1"}    # one file after the other: memory does not grow with their number
 
 def _stream(table, columns=None, predicate=None):
     "Batches of a table, of at most 64 rows, in the types of its schema (the engine itself yields string views); a time without zone is UTC."
-    plain = pa.schema([f.with_type(_time) if f.type == pa.timestamp("us") else f for f in pa.schema(table.schema().to_arrow())]); names = ", ".join(f'"{c}"' for c in columns or plain.names)
+    plain = pa.schema([f.with_type(RECORDS.field("ingested_at").type) if f.type == pa.timestamp("us") else f for f in pa.schema(table.schema().to_arrow())]); names = ", ".join(f'"{c}"' for c in columns or plain.names)
     query = lambda: QueryBuilder(_frugal).register("t", table).execute(f"SELECT {names} FROM t" + (f" WHERE {predicate}" if predicate else ""))
-    for rb in batches(table.table_uri, query): yield rb.cast(pa.schema([plain.field(n) for n in rb.schema.names]))
+    for rb in batches(table.table_uri, query): yield from _plain(rb, pa.schema([plain.field(n) for n in rb.schema.names]))
+
+def _plain(rb, schema): # rows in these types; one by one where they are heavy: what its offsets of 32 bits hold of an array ends at 2 GB
+    step = 1 if rb.nbytes > 64 << 20 else max(1, rb.num_rows)
+    return (rb.slice(s, step).cast(schema) for s in range(0, rb.num_rows, step))
 
 def _ids(table, predicate=None): # set of record ids
     return {i for rb in _stream(table, ["record_id"], predicate) for i in rb.column(0).to_pylist()}
 
 # %% ../nbs/15_delta.ipynb #4f62a952
-def _item_id(item): # of a Record, Rejected, Entry or path
-    return as_text(item.record_id if hasattr(item, "record_id") else Path(item).stem)
+def _item_id(item): return as_text(item.record_id if hasattr(item, "record_id") else Path(item).stem)     # of a Record, Rejected, Entry or path
 
 def _item_source(item): # path of what is to be read, "" where the item does not tell
     where = getattr(item, "where", "") if hasattr(item, "record_id") else item
@@ -159,6 +162,8 @@ def _mark(text): return blake2b(str(text or "").encode("utf-8", "replace"), dige
 def _quoted(s): return "'" + str(s).replace("'", "''") + "'"
 def _bounds(rows, c): ends = min_max(rows[c]); return f"t.{c} = s.{c} AND t.{c} >= {_quoted(ends['min'])} AND t.{c} <= {_quoted(ends['max'])}"   # spelled out, most files need not be opened
 
+def _values(rows): return {c: f"s.{c}" for c in rows.schema.names}       # the columns that are ours; others of a table stay as they are
+
 class _Known:
     "What a table holds: record id → place in 8 bytes, and before them its content in 16 unless the row is a refusal."
     def __init__(self, path): self.path = str(path); self.load()
@@ -179,15 +184,15 @@ class _Known:
         return "same" if not reason and bytes.fromhex(sha)[:16] == there else "other"
 
     def append(self, rows):
-        v = self.table.version()
-        write_deltalake(self.table, rows, mode="append", writer_properties=_writer, commit_properties=CommitProperties(app_transactions=[Transaction("arrhythmia ingest", v + 1)]))
+        v = self.table.version(); wide = pa.table({f.name: rows[f.name] if f.name in rows.schema.names else pa.nulls(rows.num_rows, f.type) for f in pa.schema(self.table.schema().to_arrow())})
+        write_deltalake(self.table, wide, mode="append", writer_properties=_writer, commit_properties=CommitProperties(app_transactions=[Transaction("arrhythmia ingest", v + 1)]))
         self.table.update_incremental()
         if self.table.version() == v + 1: self.learn(rows)
         else: self.load()                                          # something else was committed as well
 
     def replace_refused(self, rows):
         on = f"{_bounds(rows, 'record_id')} AND t.reason > ''"      # files without refusals are not opened
-        done = self.table.merge(rows, on, source_alias="s", target_alias="t", writer_properties=_writer).when_matched_update_all().execute()    # of what is known: another one's mending is a conflict
+        done = self.table.merge(rows, on, source_alias="s", target_alias="t", writer_properties=_writer).when_matched_update(_values(rows)).execute()    # of what is known: another one's mending is a conflict
         self.load(); return done
 
 # %% ../nbs/15_delta.ipynb #6225b38a
@@ -241,8 +246,7 @@ def _commit(known, held, out): # one commit of what is new, and one of what is m
     mended, new = write("mended", known.replace_refused), write("new", known.append)
     done = {*mended["record_id"].to_pylist(), *new["record_id"].to_pylist()}; out["mended"] += mended.num_rows; out["added"] += new.num_rows
     for (i, why, sha, detail), before in zip(zip(*columns), stands):
-        if i in done: 
-            if why: _reject(out, i, why, detail)
+        if i in done: why and _reject(out, i, why, detail)
         elif (v := before if before != "new" else known.verdict(i, why, sha)) == "other": out["other_content"] += 1; out["conflicts"].append(dict(record_id=i, detail=detail or "another signal"))
         else: out["skipped"] += 1
 
@@ -261,7 +265,7 @@ def merge_predictions(results_table, # folder of `ecg_predictions`
     on = " AND ".join(_bounds(rows, c) for c in ("record_id", "model_name", "model_version"))
     def commit():
         return (DeltaTable(str(results_table)).merge(rows, on, source_alias="s", target_alias="t")
-                .when_matched_update_all(predicate="t.status = 'rejected' AND s.predicted_at > t.predicted_at").when_not_matched_insert_all().execute())
+                .when_matched_update(_values(rows), "t.status = 'rejected' AND s.predicted_at > t.predicted_at").when_not_matched_insert(_values(rows)).execute())
     with _writing(results_table, rows.nbytes + (1 << 20)): return _retry(commit)["num_target_rows_inserted"]
 
 _columns = ("record_id", "fs", "leads", "n_samples", "signal", "uv_per_lsb", "reason", "detail")    # what an answer depends on
@@ -304,16 +308,14 @@ def run_batch(records_table,     # folder of `ecg_records`
     results = open_table(results_table, PREDICTIONS); start = time.monotonic()
     mine = f"model_name = {_quoted(model_name)} AND model_version = {_quoted(model_version)}"
     done = _ids(results, mine + " AND (reason IS NULL OR reason <> 'failed')")
-    there, renewed = _there(table, results, mine)
-    done -= renewed
+    there, renewed = _there(table, results, mine); done -= renewed
     out = dict(model_name=model_name, model_version=str(model_version), records=len(there - {None}), skipped=0, duplicates=0, without_id=0,
                new=0, ok=0, rejected=0, reasons={})
     if not there - {None} - done:                              # nothing to do: no signal is read, no model loaded
         return {**out, "skipped": out["records"], "seconds": time.monotonic() - start}
     todo = len(there - {None} - done); first, last, held, at, got = None, None, [], None, 0
     work = partial(_answering, predictor(load, model_name, model_version, batch_size))
-    # merges in one thread, one after the other, while the next answers come
-    with _hand_over(workers) as put, ThreadPoolExecutor(1) as writer, closing(ahead(_pending(table, done, out, batch_size), 2, put)) as pending:
+    with _hand_over(workers) as put, ThreadPoolExecutor(1) as writer, closing(ahead(_pending(table, done, out, batch_size), 2, put)) as pending:      # merges in one thread, one after the other, while the next answers come
         def commit(): rows = pa.Table.from_batches(held); held.clear(); return writer.submit(_note, results_table, rows, out)
         bar = progress(range(todo), "predict", unit="records")
         for rb in spread(work, pending, workers, stop):
