@@ -26,7 +26,7 @@ from .core import BadArgument, ECGError, atomic_path, write_json
 from .dataset import Rejected
 from .labels import name_of
 from .reference import QUALITY, Sample, four_digits, quality_columns, quality_numbers, sample_from_bytes
-from .delta import is_delta, reading, table_at
+from .delta import batches, is_delta, table_at
 from .sources import stream
 
 # %% ../nbs/19_monitor.ipynb #ddae0151
@@ -123,8 +123,7 @@ def _lines(path): # results of any form -> dicts with record_id, status, reason,
 
 def _rows(path):
     if is_delta(path):
-        with reading(path):
-            for rb in pa.RecordBatchReader.from_stream(table_at(path).scan()): yield from rb.to_pylist()
+        for rb in batches(path, table_at(path).scan): yield from rb.to_pylist()
     elif Path(path).suffix == ".parquet":
         for rb in pq.ParquetFile(path).iter_batches(): yield from rb.to_pylist()
     elif Path(path).suffix in (".jsonl", ".json") and Path(path).is_file():
@@ -136,7 +135,9 @@ def _day(since):
     if since is None: return None
     try: d = datetime.fromisoformat(str(since))
     except ValueError: raise BadArgument("since", "a day or time such as 2026-01-31", str(since)) from None
-    return d if d.tzinfo else d.replace(tzinfo=timezone.utc)
+    return _utc(d)
+
+def _utc(d): return d if d.tzinfo else d.replace(tzinfo=timezone.utc)
 
 def read_results(path, card,           # `Card` of the classifier whose answers count
                  name:str="", version:str="", # of the model in a results table; "" takes those of the card
@@ -148,7 +149,7 @@ def read_results(path, card,           # `Card` of the classifier whose answers 
     for o in _lines(path):
         if "model_name" in o and (o["model_name"], o["model_version"]) != (name, version): others[f"{o['model_name']} {o['model_version']}"] += 1; continue
         if since and o.get("predicted_at") is None: raise BadArgument("since", "None for answers without their time", str(since))
-        if since and o["predicted_at"] < since: continue
+        if since and _utc(o["predicted_at"]) < since: continue
         if o["status"] != "ok": reasons[o["reason"]] += 1; continue
         q = dict(o["probabilities"])
         if set(q) != set(codes): raise BadArgument("results", f"answers of {card.name}, with its {len(codes)} classes", f"{len(q)} classes in {o['record_id']}")

@@ -24,7 +24,8 @@ class ECGModel(PythonModel):
 
     def predict(self, context, model_input:pd.DataFrame, params=None)->pd.DataFrame:
         "Answers; a row that can't be used says so in `status`, `reason` and `detail`."
-        rows = [{k: v for k, v in r.items() if k in RECORDS.names} for r in model_input.to_dict("records")]
+        null = lambda v: pd.api.types.is_scalar(v) and pd.isna(v)             # what is missing is NaN, NaT or NA in a DataFrame
+        rows = [{k: None if null(v) else v for k, v in r.items() if k in RECORDS.names} for r in model_input.to_dict("records")]
         fn = predictor(lambda: self.classifier, "", "", int((params or {}).get("batch_size", 32)))
         out = pa.Table.from_batches(fn([pa.RecordBatch.from_pylist(rows, schema=RECORDS)]), PREDICTIONS).to_pylist()
         keep = ("record_id", "status", "reason", "detail", "labels", "probabilities")

@@ -21,7 +21,7 @@ from .batch import row_to_record
 from .core import BadArgument, atomic_path, progress
 from .corpora import open_folder, stream_folder
 from .dataset import ECGDataset, Entry, Rejected
-from .delta import is_delta, reading, recordings, scan_records
+from .delta import batches, is_delta, recordings, scan_records
 from .header import as_patient
 from .pack import Pack, is_pack
 from .packed import PackedDataset, stream_pack
@@ -51,11 +51,11 @@ def unpack_table(table:Path, cache:Path, # folder of an `ecg_records` table; fol
     if keep and (older := list(Path(cache).glob(f"{name}-v*"))): return max(older, key=lambda f: int(f.name.rpartition("-v")[2]))
     if folder.is_dir(): return folder
     columns = [f.name for f in dt.schema().fields if f.name != "signal"]; at = 0
-    with atomic_path(folder) as part, reading(table):
+    with atomic_path(folder) as part:
         part.mkdir(parents=True)
         writer = None
         with open(part/"signals.bin", "wb") as f:
-            for rb in progress(pa.RecordBatchReader.from_stream(dt.scan()), "unpack", unit="batch"):
+            for rb in progress(batches(table, dt.scan), "unpack", unit="batch"):
                 place = []
                 for v in rb["signal"]:
                     blob = v.as_py() or b""; f.write(blob); place.append((at, len(blob))); at += len(blob)

@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from .core import BadArgument, MissingExtra
 from .corpora import load_entry
-from .dataset import Entry, Rejected, rejection
-from .batch import PREDICTIONS, RECORDS, predictor, records_to_batch, rejected_to_row
+from .dataset import Entry, Rejected, as_text, rejection
+from .batch import PREDICTIONS, RECORDS, REFUSED, predictor, records_to_batch, rejected_to_row
 from .delta import open_table
 from .ranks import join_ranks
 
@@ -103,8 +103,9 @@ def pending(records, results, # DataFrames of `RECORDS` and `PREDICTIONS`
             model_name:str, model_version:str):
     "The records that this model version has not answered."
     r = records.where("record_id IS NOT NULL")
-    d = results.where((results.model_name == model_name) & (results.model_version == str(model_version))).select("record_id", "status", "reason", "predicted_at")
-    again = (d.status == "rejected") & ((d.reason == "failed") | (r.ingested_at > d.predicted_at).eqNullSafe(True))
+    d = results.where((results.model_name == model_name) & (results.model_version == str(model_version))).select("record_id", "status", "reason", "detail", "predicted_at")
+    mended = d.detail.startswith(REFUSED) & (r.reason.isNull() | (r.reason == ""))
+    again = (d.status == "rejected") & ((d.reason == "failed") | (mended | (r.ingested_at > d.predicted_at)).eqNullSafe(True))
     return r.join(d, (r.record_id == d.record_id) & ~again, "left_anti")
 
 COLUMNS = ("record_id", "fs", "leads", "n_samples", "signal", "uv_per_lsb", "reason", "detail")   # that a prediction depends on
@@ -171,13 +172,13 @@ def run_spark(spark,             # session
     return {**out, "seconds": monotonic() - start}
 
 # %% ../nbs/16_spark.ipynb #3d75290b
-FILES = pa.schema([("record_id", pa.string()), ("where", pa.string()), ("codes", pa.list_(pa.string())), ("patient_id", pa.string()),
-                   ("reason", pa.string()), ("detail", pa.string())])             # set for what is refused by its header already
+FILES = pa.schema([("record_id", pa.string()), ("where", pa.binary()), ("codes", pa.list_(pa.string())), ("patient_id", pa.string()),
+                   ("reason", pa.string()), ("detail", pa.string())])             # set for what is refused by its header already; a file's name may be any bytes
 
 def _read_file(row): # -> `Record`, or row of what can't be read
-    refuse = lambda r: rejected_to_row(r, row["where"] or "")
+    where = os.fsdecode(row["where"] or b""); refuse = lambda r: rejected_to_row(r, where)
     if row["reason"]: return refuse(Rejected(row["record_id"], row["reason"], row["detail"]))
-    try: return load_entry(Entry(row["record_id"], tuple(row["codes"] or ()), row["patient_id"], where=row["where"]))
+    try: return load_entry(Entry(row["record_id"], tuple(row["codes"] or ()), row["patient_id"], where=where))
     except Exception as e: return refuse(rejection(row["record_id"], e))
 
 def read_files(batches): # of `FILES`
@@ -198,7 +199,7 @@ def ingest_spark(spark, folder, # an opened `corpora.Folder`, of files that ever
                  table          # of `RECORDS`, made if it isn't there
                 )->dict:        # counts and rejections, as of `delta.ingest`
     "Append what isn't in the table yet, and replace what was refused and can be read now; what is there from another place is read and compared."
-    make_table(spark, table, RECORDS); there = read_table(spark, table, RECORDS); place = lambda w: str(Path(w).absolute()) if w else ""
+    make_table(spark, table, RECORDS); there = read_table(spark, table, RECORDS); place = lambda w: os.fsencode(Path(w).absolute()) if w else b""
     ids = Counter(x.record_id for x in [*folder.rejected, *folder.entries]); twice = [r for r in folder.rejected if ids[r.record_id] > 1 and r.reason == "duplicate_id"]
     files = {r.record_id: dict(record_id=r.record_id, reason=r.reason, detail=r.detail) for r in folder.rejected}
     files |= {e.record_id: dict(record_id=e.record_id, where=place(e.where), codes=list(e.codes), patient_id=e.patient_id) for e in folder.entries}
@@ -206,7 +207,7 @@ def ingest_spark(spark, folder, # an opened `corpora.Folder`, of files that ever
     listed = frame([*files.values()]).select("record_id") if files else None
     state = lambda: {r[0]: r[1:] for r in there.join(listed, "record_id", "left_semi").select("record_id", "source", "reason", "detail").collect()} if files else {}
     old = state(); new = [f for i, f in files.items() if i not in old or old[i][1] and not f.get("reason")]
-    moved = [f for i, f in files.items() if f.get("where") and i in old and not old[i][1] and old[i][0] != f["where"]]; conflicts = _conflicts(read(moved), there) if moved else []
+    moved = [f for i, f in files.items() if f.get("where") and i in old and not old[i][1] and old[i][0] != as_text(os.fsdecode(f["where"]))]; conflicts = _conflicts(read(moved), there) if moved else []
     if new:
         read(new).createOrReplaceTempView("arrhythmia_ingest")
         spark.sql(INGEST.format(table=relation(table), new="arrhythmia_ingest")).collect()

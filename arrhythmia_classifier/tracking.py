@@ -106,7 +106,8 @@ def model_signature():
     text = DataType.string
     return ModelSignature(
         inputs=Schema([ColSpec(text, "record_id"), ColSpec(DataType.double, "fs"), ColSpec(Array(text), "leads"),
-                       ColSpec(DataType.binary, "signal"), ColSpec(DataType.double, "uv_per_lsb")]),
+                       ColSpec(DataType.binary, "signal"), ColSpec(DataType.double, "uv_per_lsb"),
+                       ColSpec(text, "reason", required=False), ColSpec(text, "detail", required=False)]),
         outputs=Schema([ColSpec(text, "record_id"), ColSpec(text, "status"), ColSpec(text, "reason", required=False),
                         ColSpec(text, "detail", required=False), ColSpec(Array(text), "labels", required=False),
                         ColSpec(Map(DataType.double), "probabilities", required=False)]),
