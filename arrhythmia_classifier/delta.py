@@ -82,7 +82,7 @@ def _retry(commit, tries=40):
 def open_table(path,             # folder of the table
                schema:pa.Schema, # its columns, if it is to be made
               )->DeltaTable:
-    "The table, made empty if it isn't there; `BadArgument` if it lacks columns. What it has further ones stays null in new rows. One from before `sha256` gets that column."
+    "The table, made empty if it isn't there; `BadArgument` if it lacks columns. Further columns stay null in new rows. One from before `sha256` gets that column."
     if as_text(str(path)) != str(path): raise BadArgument("table", "a folder whose name is UTF-8", as_text(str(path)))
     if not is_delta(path) and Path(path).is_dir() and any(f.name != "_delta_log" for f in Path(path).iterdir()): raise BadArgument("table", "a Delta table, or a new or empty folder", str(path))
     with _writing(path):

@@ -117,10 +117,11 @@ def answers(records,            # DataFrame of `RECORDS`
     return records.select(*COLUMNS).mapInArrow(predictor(load, model_name, model_version, batch_size), ddl(PREDICTIONS)).dropDuplicates(["record_id"])
 
 # %% ../nbs/16_spark.ipynb #2d136ead
-MERGE = """MERGE INTO {results} t USING {new} s
-ON t.record_id = s.record_id AND t.model_name = s.model_name AND t.model_version = s.model_version
-WHEN MATCHED AND t.status = 'rejected' AND s.predicted_at > t.predicted_at THEN UPDATE SET *
-WHEN NOT MATCHED THEN INSERT *"""
+def _merge(schema, on, when): # SQL that names the columns: others that a table has stay as they are, and are null in new rows
+    return (f"MERGE INTO {{table}} t USING {{new}} s ON {' AND '.join(f't.{c} = s.{c}' for c in on)}\nWHEN MATCHED AND {when} THEN UPDATE SET {', '.join(f't.{c} = s.{c}' for c in schema.names)}\n"
+            f"WHEN NOT MATCHED THEN INSERT ({', '.join(schema.names)}) VALUES ({', '.join(f's.{c}' for c in schema.names)})")
+
+MERGE = _merge(PREDICTIONS, ("record_id", "model_name", "model_version"), "t.status = 'rejected' AND s.predicted_at > t.predicted_at")
 
 def _drop(spark, place):
     if is_folder(place): shutil.rmtree(place, ignore_errors=True)
@@ -168,7 +169,7 @@ def run_spark(spark,             # session
                 out[status] += k
                 if reason: out["reasons"][reason] = out["reasons"].get(reason, 0) + k
             out["new"] = fresh.join(old.select("record_id", "model_name", "model_version"), ["record_id", "model_name", "model_version"], "left_anti").count()
-            spark.sql(MERGE.format(results=relation(results), new=relation(new))).collect()
+            spark.sql(MERGE.format(table=relation(results), new=relation(new))).collect()
     return {**out, "seconds": monotonic() - start}
 
 # %% ../nbs/16_spark.ipynb #3d75290b
@@ -187,9 +188,7 @@ def read_files(batches): # of `FILES`
         for s in range(0, rb.num_rows, 32): yield records_to_batch(map(_read_file, rb.slice(s, 32).to_pylist()))
 
 # %% ../nbs/16_spark.ipynb #950a8eef
-INGEST = """MERGE INTO {table} t USING {new} s ON t.record_id = s.record_id
-WHEN MATCHED AND t.reason IS NOT NULL AND s.reason IS NULL THEN UPDATE SET *
-WHEN NOT MATCHED THEN INSERT *"""
+INGEST = _merge(RECORDS, ["record_id"], "t.reason IS NOT NULL AND s.reason IS NULL")
 
 def _conflicts(read, there): # rows just read whose content is not that of the table's row of the same id
     both = read.selectExpr("record_id", "sha256 AS new", "detail").join(there.selectExpr("record_id", "sha256 AS old"), "record_id").where("old IS NOT NULL AND (new IS NULL OR new <> old)")
