@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from .core import BadArgument, BadRecord
-from .formats import count_samples, is_direct, physical, read_span
+from .formats import count_samples, is_direct, physical, read_span, settled
 from .header import Header, read_header
 from .records import Record, from_leads, header_path, read_record, resample
 
@@ -48,7 +48,7 @@ def open_recording(record,              # a `Record`, or what `read_record` take
     "Open a record for reading in pieces; `BadRecord` if it can't be used."
     if not isinstance(record, Record):
         h = read_header(header_path(record), links)
-        if is_direct(h) and not np.isnan(h.to_mv).any(): return Recording(h.record_id, h.fs, count_samples(h, links), h, None, h.codes, h.age, h.sex, h.patient_id, links)
+        if is_direct(h) and not np.isnan(h.to_mv).any(): h = settled(h, links); return Recording(h.record_id, h.fs, count_samples(h, links), h, None, h.codes, h.age, h.sex, h.patient_id, links)
         record = read_record(record, links=links)
     r = record
     return Recording(r.record_id, r.fs, r.signal.shape[1], None, r, r.codes, r.age, r.sex, r.patient_id)
@@ -60,7 +60,7 @@ def read_or_open(path, long:float=LONG # seconds
                 ):                     # `Record`, or `Recording` where it is longer than that
     "A record in memory, or, if its samples would be too many, open."
     h = read_header(header_path(path))
-    return open_recording(path) if is_direct(h) and (h.n_samples is None or h.n_samples/h.fs > long) and count_samples(h)/h.fs > long else read_record(path)
+    return r if is_direct(h) and (h.n_samples is None or h.n_samples/h.fs > long) and (r := open_recording(path)).duration > long else read_record(path)
 
 # %% ../nbs/02d_recording.ipynb #6df6189a
 from fastcore.basics import patch
