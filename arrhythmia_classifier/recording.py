@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import BadArgument, BadRecord
+from .core import LEADS, BadArgument, BadRecord
 from .formats import count_samples, is_direct, physical, read_span, settled
 from .header import Header, read_header
 from .records import Record, from_leads, header_path, read_record, resample
@@ -72,8 +72,10 @@ def piece(self:Recording, start:int, stop:int # first sample and one past the la
     if not 0 <= start < stop <= self.n_samples: raise BadArgument("start, stop", f"0 ≤ start < stop ≤ {self.n_samples}", (start, stop))
     known = dict(codes=self.codes, age=self.age, sex=self.sex, patient_id=self.patient_id)
     if self.whole is not None:
-        r = self.whole
-        return from_leads(self.record_id, r.signal[r.lead_mask, start:stop], r.leads, self.fs, r.notes, uv_per_lsb=r.uv_per_lsb, **known)
+        r = self.whole; rows = r.lead_mask.copy()
+        if rows[:6].sum() >= 2: rows[:6] = True
+        p = from_leads(self.record_id, r.signal[rows, start:stop], [l for l, there in zip(LEADS, rows) if there], self.fs, r.notes, uv_per_lsb=r.uv_per_lsb, **known)
+        return replace(p, notes=tuple(dict.fromkeys(p.notes)))
     h = self.header; x, missing = read_span(h, start, stop, self.links)
     return from_leads(self.record_id, physical(x, h, missing), h.leads, self.fs, h.notes, True, uv_per_lsb=float((1000*h.to_mv/np.abs(h.gains)).min()), **known)
 
