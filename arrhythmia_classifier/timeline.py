@@ -19,7 +19,8 @@ from .classifier import Classifier, Prediction
 from .core import BadArgument, BadRecord, atomic_path, progress
 from .dataset import rejection
 from .labels import name_of
-from .recording import Recording, open_recording, window_grid
+from .recording import LONG, Recording, open_recording, window_grid
+from .records import Record
 
 # %% ../nbs/11b_timeline.ipynb #8e9242b8
 @dataclass
@@ -150,8 +151,8 @@ def predict_all(classifier:Classifier,
                 items,             # iterable of `Record`s, `Recording`s and `Rejected`s
                 batch_size:int=32, # of records, see `Classifier.predict`
                ):
-    "Yield one `Prediction` for each item, in order; a `Recording` is answered by its time line's `summary`."
-    for long, group in groupby(items, lambda r: isinstance(r, Recording)):
+    "Yield one `Prediction` for each item, in order; a `Recording`, and a `Record` longer than `LONG`, is answered by its time line's `summary`."
+    for long, group in groupby(items, lambda r: isinstance(r, Recording) or isinstance(r, Record) and r.duration > LONG):
         if not long: yield from classifier.predict(group, batch_size); continue
         for r in group:
             try: yield predict_timeline(classifier, r).summary()
