@@ -92,7 +92,8 @@ def window_grid(r:Recording, fs:float,     # Hz
                 window:float=10., hop:float=5., # seconds
                )->Grid:
     "Windows that cover a recording."
-    if not window > 0 or not 0 < hop <= window: raise BadArgument("hop", f"above 0 and at most the window, {window:g} s", hop)
+    if not 0 < window*fs < np.inf: raise BadArgument("window", "a number of seconds above 0", window)
+    if not 0 < hop <= window: raise BadArgument("hop", f"above 0 and at most the window, {window:g} s", hop)
     ratio = Fraction(fs / r.fs).limit_denominator(1000); up, down = ratio.numerator, ratio.denominator
     total = ceil(r.n_samples*up / down); length = min(round(window*fs), total); step = max(1, round(hop*fs / up))*up
     starts = list(range(0, total - length + 1, step))

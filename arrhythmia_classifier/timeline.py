@@ -114,7 +114,7 @@ def episodes(self:Timeline, gap:float=10., least:float=5. # seconds
 def summary(self:Timeline, seconds:float=60.)->Prediction:
     "The recording as one prediction: for each finding, its highest mean over a minute (or over all of a shorter recording)."
     width = np.diff(self.edges); there = ~np.isnan(self.probabilities[:, 0])
-    if not there.any(): return Prediction(self.record_id, "rejected", reason=self.rejected[0][2], detail=self.rejected[0][3])
+    if not there.any(): why, detail = ("failed", "the network's output is not finite") if self.likeness else self.rejected[0][2:]; return Prediction(self.record_id, "rejected", reason=why, detail=detail)
     p = np.where(there[:, None], self.probabilities, 0); w = width*there
     total = np.concatenate([np.zeros((1, p.shape[1])), np.cumsum(p*w[:, None], 0)]); time = np.concatenate([[0], np.cumsum(w)])
     need = min(seconds, time[-1]); best = np.zeros(p.shape[1])
