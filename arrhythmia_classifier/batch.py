@@ -25,6 +25,7 @@ from .header import as_patient
 from .records import Record, from_leads
 from .dataset import Rejected, as_text
 from .classifier import Classifier, Prediction
+from .timeline import predict_all
 
 # %% ../nbs/14_batch.ipynb #00549a7e
 _text = pa.list_(pa.string())
@@ -154,13 +155,13 @@ def _failed(item, e):
 def _answers(model, items, batch_size):
     "One prediction an item, in order; an unforeseen error costs one record."
     try:
-        out = list(model.predict(items, batch_size=batch_size))
+        out = list(predict_all(model, items, batch_size))
         if len(out) == len(items): return out
     except MemoryError: raise
     except Exception: pass
     out = []
     for item in items:
-        try: out += list(model.predict([item], batch_size=1))
+        try: out += list(predict_all(model, [item], 1))
         except Exception as e: out.append(_failed(item, e))
     return out
 

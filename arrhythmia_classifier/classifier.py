@@ -246,7 +246,7 @@ def predict(self:Classifier,
             records,           # iterable of `Record`s and `Rejected`s
             batch_size:int=32, # at most, see `BATCH_SECONDS`
            ):
-    "Yield one `Prediction` for each record, in order."
+    "Yield one `Prediction` for each record, in order, from one pass over it, however long it is; commands and jobs take `timeline.predict_all`, which answers more than ten minutes window by window."
     if batch_size < 1: raise BadArgument("batch_size", "at least 1", batch_size)
     for window in _windows(records, 8*batch_size):
         ready = [(r.record_id, self._prepare(r)) for r in window]

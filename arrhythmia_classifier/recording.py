@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import BadArgument, BadRecord
-from .formats import count_samples, is_direct, physical, read_span
+from .core import LEADS, BadArgument, BadRecord
+from .formats import count_samples, is_direct, physical, read_span, settled
 from .header import Header, read_header
 from .records import Record, from_leads, header_path, read_record, resample
 
@@ -48,7 +48,7 @@ def open_recording(record,              # a `Record`, or what `read_record` take
     "Open a record for reading in pieces; `BadRecord` if it can't be used."
     if not isinstance(record, Record):
         h = read_header(header_path(record), links)
-        if is_direct(h) and not np.isnan(h.to_mv).any(): return Recording(h.record_id, h.fs, count_samples(h, links), h, None, h.codes, h.age, h.sex, h.patient_id, links)
+        if is_direct(h) and not np.isnan(h.to_mv).any(): h = settled(h, links); return Recording(h.record_id, h.fs, count_samples(h, links), h, None, h.codes, h.age, h.sex, h.patient_id, links)
         record = read_record(record, links=links)
     r = record
     return Recording(r.record_id, r.fs, r.signal.shape[1], None, r, r.codes, r.age, r.sex, r.patient_id)
@@ -60,7 +60,7 @@ def read_or_open(path, long:float=LONG # seconds
                 ):                     # `Record`, or `Recording` where it is longer than that
     "A record in memory, or, if its samples would be too many, open."
     h = read_header(header_path(path))
-    return open_recording(path) if is_direct(h) and (h.n_samples is None or h.n_samples/h.fs > long) and count_samples(h)/h.fs > long else read_record(path)
+    return r if is_direct(h) and (h.n_samples is None or h.n_samples/h.fs > long) and (r := open_recording(path)).duration > long else read_record(path)
 
 # %% ../nbs/02d_recording.ipynb #6df6189a
 from fastcore.basics import patch
@@ -72,8 +72,10 @@ def piece(self:Recording, start:int, stop:int # first sample and one past the la
     if not 0 <= start < stop <= self.n_samples: raise BadArgument("start, stop", f"0 ≤ start < stop ≤ {self.n_samples}", (start, stop))
     known = dict(codes=self.codes, age=self.age, sex=self.sex, patient_id=self.patient_id)
     if self.whole is not None:
-        r = self.whole
-        return from_leads(self.record_id, r.signal[r.lead_mask, start:stop], r.leads, self.fs, r.notes, uv_per_lsb=r.uv_per_lsb, **known)
+        r = self.whole; rows = r.lead_mask.copy()
+        if rows[:6].sum() >= 2: rows[:6] = True
+        p = from_leads(self.record_id, r.signal[rows, start:stop], [l for l, there in zip(LEADS, rows) if there], self.fs, r.notes, uv_per_lsb=r.uv_per_lsb, **known)
+        return replace(p, notes=tuple(dict.fromkeys(p.notes)))
     h = self.header; x, missing = read_span(h, start, stop, self.links)
     return from_leads(self.record_id, physical(x, h, missing), h.leads, self.fs, h.notes, True, uv_per_lsb=float((1000*h.to_mv/np.abs(h.gains)).min()), **known)
 
@@ -90,7 +92,8 @@ def window_grid(r:Recording, fs:float,     # Hz
                 window:float=10., hop:float=5., # seconds
                )->Grid:
     "Windows that cover a recording."
-    if not window > 0 or not 0 < hop <= window: raise BadArgument("hop", f"above 0 and at most the window, {window:g} s", hop)
+    if not 0 < window*fs < np.inf: raise BadArgument("window", "a number of seconds above 0", window)
+    if not 0 < hop <= window: raise BadArgument("hop", f"above 0 and at most the window, {window:g} s", hop)
     ratio = Fraction(fs / r.fs).limit_denominator(1000); up, down = ratio.numerator, ratio.denominator
     total = ceil(r.n_samples*up / down); length = min(round(window*fs), total); step = max(1, round(hop*fs / up))*up
     starts = list(range(0, total - length + 1, step))

@@ -19,7 +19,8 @@ from .classifier import Classifier, Prediction
 from .core import BadArgument, BadRecord, atomic_path, progress
 from .dataset import rejection
 from .labels import name_of
-from .recording import Recording, open_recording, window_grid
+from .recording import LONG, Recording, open_recording, window_grid
+from .records import Record
 
 # %% ../nbs/11b_timeline.ipynb #8e9242b8
 @dataclass
@@ -31,6 +32,7 @@ class Timeline:
     edges:np.ndarray       # of the cells, seconds, `(N+1,)`
     probabilities:np.ndarray # `(N, C)`, NaN where nothing could be read
     rejected:list          # (start, end, reason, detail) of stretches, seconds
+    likeness:list=()       # (score, reason) of each window that could be read, see `Classifier.likeness`
 
     def __repr__(self): return f"Timeline({self.record_id}: {self.edges[-1]:g} s in {len(self.probabilities)} cells, {len(self.episodes())} episodes)"
 
@@ -67,11 +69,12 @@ def predict_timeline(classifier:Classifier,
     if r.duration < classifier.card.min_seconds: raise BadRecord("too_short", f"{r.duration:.2f} s, at least {classifier.card.min_seconds:g} s")
     if window < classifier.card.min_seconds: raise BadArgument("window", f"at least the classifier's {classifier.card.min_seconds:g} s", window)
     if chunk < 1: raise BadArgument("chunk", "at least 1", chunk)
-    grid = window_grid(r, classifier.fs, window, hop); C = len(classifier.vocab); answers, reasons, waiting = [], [], []
+    grid = window_grid(r, classifier.fs, window, hop); C = len(classifier.vocab); answers, reasons, waiting, like = [], [], [], []
     def flush(n):
         while len(waiting) >= n > 0:
             part, waiting[:] = waiting[:BATCH], waiting[BATCH:]
-            for k, p in zip([k for k, _ in part], classifier.probabilities(classifier.run([s for _, s in part])[0])): answers[k] = p
+            signals = [s for _, s in part]; like.extend(classifier.likeness(signals))
+            for (k, _), p in zip(part, classifier.probabilities(classifier.run(signals)[0])): answers[k] = p
     for first in progress(range(0, len(grid.starts), chunk*BATCH), r.record_id, unit="chunk"):
         for w in r.windows(grid, first, min(first + chunk*BATCH, len(grid.starts))):
             bad = w if isinstance(w, BadRecord) else None; answers.append(np.full(C, np.nan)); reasons.append(bad)
@@ -79,7 +82,7 @@ def predict_timeline(classifier:Classifier,
         flush(BATCH)
     flush(1)
     edges, p = _cells(grid, answers, C, max(grid.starts[-1] + grid.length, 1))
-    return Timeline(r.record_id, classifier.vocab.codes, classifier.thresholds, edges/grid.fs, p, _stretches(grid, reasons))
+    return Timeline(r.record_id, classifier.vocab.codes, classifier.thresholds, edges/grid.fs, p, _stretches(grid, reasons), like)
 
 # %% ../nbs/11b_timeline.ipynb #787dc398
 from fastcore.basics import patch
@@ -111,14 +114,15 @@ def episodes(self:Timeline, gap:float=10., least:float=5. # seconds
 def summary(self:Timeline, seconds:float=60.)->Prediction:
     "The recording as one prediction: for each finding, its highest mean over a minute (or over all of a shorter recording)."
     width = np.diff(self.edges); there = ~np.isnan(self.probabilities[:, 0])
-    if not there.any(): return Prediction(self.record_id, "rejected", reason=self.rejected[0][2], detail=self.rejected[0][3])
+    if not there.any(): why, detail = ("failed", "the network's output is not finite") if self.likeness else self.rejected[0][2:]; return Prediction(self.record_id, "rejected", reason=why, detail=detail)
     p = np.where(there[:, None], self.probabilities, 0); w = width*there
     total = np.concatenate([np.zeros((1, p.shape[1])), np.cumsum(p*w[:, None], 0)]); time = np.concatenate([[0], np.cumsum(w)])
     need = min(seconds, time[-1]); best = np.zeros(p.shape[1])
     for j in np.flatnonzero(time >= need - 1e-9):                      # the shortest run of readable cells that ends at j and holds a minute
         i = np.searchsorted(time, time[j] - need + 1e-9, side="right") - 1
         if time[j] > time[i]: best = np.maximum(best, (total[j] - total[i]) / (time[j] - time[i]))
-    return Prediction(self.record_id, "ok", [c for c, v, t in zip(self.codes, best, self.thresholds) if v >= t], {c: float(v) for c, v in zip(self.codes, best)})
+    like = sorted((l for l in self.likeness if l[0] is not None), key=lambda l: l[0]); unlike, warning = like[len(like)//2] if like else (None, None)
+    return Prediction(self.record_id, "ok", [c for c, v, t in zip(self.codes, best, self.thresholds) if v >= t], {c: float(v) for c, v in zip(self.codes, best)}, unlike=unlike, warning=warning)
 
 @patch
 def write(self:Timeline, path, **kw): # a .csv or .json file; further arguments of `episodes`
@@ -150,8 +154,8 @@ def predict_all(classifier:Classifier,
                 items,             # iterable of `Record`s, `Recording`s and `Rejected`s
                 batch_size:int=32, # of records, see `Classifier.predict`
                ):
-    "Yield one `Prediction` for each item, in order; a `Recording` is answered by its time line's `summary`."
-    for long, group in groupby(items, lambda r: isinstance(r, Recording)):
+    "Yield one `Prediction` for each item, in order; a `Recording`, and a `Record` longer than `LONG`, is answered by its time line's `summary`."
+    for long, group in groupby(items, lambda r: isinstance(r, Recording) or isinstance(r, Record) and r.duration > LONG):
         if not long: yield from classifier.predict(group, batch_size); continue
         for r in group:
             try: yield predict_timeline(classifier, r).summary()

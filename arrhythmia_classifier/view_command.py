@@ -64,7 +64,7 @@ def view(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One WFDB
     r = read_or_open(record)
     if not isinstance(r, Record):
         if not 0 <= start < r.n_samples/r.fs or seconds is None or seconds <= 0: raise BadArgument("--start and --seconds", f"a part of the record's {r.n_samples/r.fs:g} s", (start, seconds))
-        r = r.piece(round(start*r.fs), min(round((start + seconds)*r.fs), r.n_samples))
+        r = r.piece(round(start*r.fs), round(min((start + seconds)*r.fs, r.n_samples)))
     elif start or seconds is not None: r = stretch(r, start, seconds)
     offset = start if start or seconds is not None else None             # of a stretch
     path = to or Path(f"{Path(r.record_id).name}.html"); c = None if plain else choose_model(model, Home(home), name or MODEL)

@@ -270,5 +270,6 @@ def stretch(record:Record, start:float=0., seconds:float=None # None: to the end
            )->Record:
     "A part of a record as a record of its own."
     end = record.duration if seconds is None else start + seconds
-    if not 0 <= start < min(end, record.duration): raise BadArgument("start and seconds", f"a part of the record's {record.duration:g} s", (start, seconds))
-    return replace(record, signal=record.signal[:, round(start*record.fs):round(end*record.fs)])
+    first, last = (round(min(max(t, 0), record.duration)*record.fs) for t in (start, end)) if 0 <= start < end else (0, 0)
+    if first >= last: raise BadArgument("start and seconds", f"a part of the record's {record.duration:g} s", (start, seconds))
+    return replace(record, signal=record.signal[:, first:last])

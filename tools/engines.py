@@ -56,7 +56,7 @@ def make_records(home, n):
     return c, {r["record_id"] for r in rows + odd} - {None}
 
 
-def rows_of(place): return {r["record_id"]: r for r in DeltaTable(str(place)).to_pyarrow_table().to_pylist()}
+def rows_of(place): return {r["record_id"]: r for r in pa.table(DeltaTable(str(place)).scan()).to_pylist()}
 
 
 def same(name, a, b):
