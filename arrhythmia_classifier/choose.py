@@ -25,16 +25,16 @@ def choose_model(model:str|None,       # as above; None: the champion, or `ptbxl
     "The classifier that somebody means."
     home = home or Home()
     if model is None and version_of(home, name) is None: say("no champion is registered: this is the shipped classifier ptbxl"); model = "ptbxl"
-    c = _by_name(model or "champion", home, name, device); c.threads = threads
+    c = _by_name(model or "champion", home, name, device, threads); c.threads = threads
     return c
 
-def _by_name(model, home, name, device):
+def _by_name(model, home, name, device, threads):
     if (Path(model)/"card.json").is_file(): return Classifier.load(model, device)
     if model in shipped(): return load_shipped(model, device)
     if model.endswith(".onnx"):
         if device not in (None, "cpu"): raise BadArgument("device", "cpu for an .onnx file", device)
         from arrhythmia_classifier.onnx_export import load_onnx_classifier
-        return load_onnx_classifier(model)
+        return load_onnx_classifier(model, threads)
     version = None if home.empty else model if model.isdigit() else version_of(home, name, model)
     if version is None: raise BadArgument("model", f"a classifier's folder, an .onnx file, {' or '.join(shipped())}, or an alias or version of {name} in the registry", model)
     return load_classifier(home, name, version=version, device=device)

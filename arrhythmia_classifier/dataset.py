@@ -73,7 +73,7 @@ def read_patients(folder:Path # of the records
     out, odd = {}, 0
     for r in rows:
         if not ((who := as_patient(r["patient_id"])) and r[key]): continue
-        try: name = int(float(r[key])) if key == "ecg_id" else Path(r[key]).stem
+        try: name = int(float(r[key])) if key == "ecg_id" else re.sub(r"\.(hea|mat|dat)$", "", r[key].replace("\\", "/").rpartition("/")[2])
         except (ValueError, OverflowError): odd += 1; continue             # 'abc', 'inf': names no record
         out[name] = re.sub(r"\.0$", "", who)
     if odd: warnings.warn(f"{file.parent.name}/{file.name}: {odd} rows whose ecg_id is no number name no patient")

@@ -17,7 +17,7 @@ from torch import nn
 from .classifier import Classifier
 from .core import BadArgument
 from .fit import prevalence
-from .labels import SCP_TO_SNOMED, SNOMED, Label, Vocabulary
+from .labels import SCP, SCP_TO_SNOMED, SNOMED, Label, Vocabulary
 from .model import ModelConfig, WFDBResNetLSTM, fold_batchnorm
 
 # %% ../nbs/11d_finetune.ipynb #e4551426
@@ -32,12 +32,16 @@ def network_of(classifier:Classifier # saved and loaded, or in memory; not of an
 # %% ../nbs/11d_finetune.ipynb #0f9334fc
 def _meaning(l:Label): c = SCP_TO_SNOMED.get(l.code) or l.code; return SNOMED[c].code if c in SNOMED else c
 
+def _statements(l): return {c for c in l.codes if c in SCP}
+def _as_wide(a, b): return not (x := _statements(a)) or not (y := _statements(b)) or x == y     # of two classes under one code: AMI of the subdiagnostic task is six statements, AMI alone is one
+
 def shared_rows(base:Vocabulary, new:Vocabulary)->list: # a row of the base for each new class, None where it has none
     "Which of the base's classes a new class is."
     means, wants = Counter(map(_meaning, base)), Counter(map(_meaning, new)); of = {_meaning(l): i for i, l in enumerate(base)}
     def row(j, l):
-        if (i := base.index(l.code)) is not None and new.index(base.labels[i].code) == j: return i
-        return of.get(m) if means[m := _meaning(l)] == wants[m] == 1 else None
+        i = base.index(l.code)
+        if i is None or new.index(base.labels[i].code) != j: i = of.get(m) if means[m := _meaning(l)] == wants[m] == 1 else None
+        return i if i is not None and _as_wide(base.labels[i], l) else None
     rows = [row(j, l) for j, l in enumerate(new)]
     return [i if rows.count(i) == 1 else None for i in rows]
 

@@ -93,7 +93,7 @@ def settings_from(base:Classifier, name:str, recipe=None, **given)->FinetuneSett
     "Settings of a fine-tuning; the rate is the base's."
     if recipe is not None and recipe not in RECIPES: raise BadArgument("recipe", f"one of {', '.join(RECIPES)}", recipe)
     network_of(base)                                                      # an .onnx file has no weights to begin with: said now
-    words = "scp" if all(c in SCP for c in base.vocab.codes) else "snomed"
+    words = "scp" if any(c in SCP for l in base.vocab for c in l.codes) else "snomed"     # beside them a hospital's own words may stand, and groups
     return FinetuneSettings(**((RECIPES[recipe] if recipe else {}) | given | dict(base=name, base_sha256=base.card.sha256, base_codes=words, fs=base.fs)))
 
 def _goes_on(known, s, folder): # settings of the run that stands in the folder, if it is that of `s`; the base is the one that it keeps

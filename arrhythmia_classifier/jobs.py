@@ -23,7 +23,7 @@ from .corpora import official_split
 from .dataset import Augment
 from .decide import Thresholds
 from .delta import is_delta
-from .fit import fingerprint, fit_classifier
+from .fit import fingerprint, fit_classifier, positives
 from .labels import SCP, VOCABULARIES, name_of, vocabulary_of
 from .log import event
 from .longrun import run_lock
@@ -170,6 +170,7 @@ def train_datasets(s:TrainSettings, cache, say=print,
     train = corpus.dataset(parts["train"], vocab, s.fs, crop=s.crop, augment=s.augmentation, seed=s.seed)
     valid = (other or corpus).dataset(parts["valid"], vocab, s.fs)
     say(f"  {len(train):,} records of {len({e.group for e in train.entries}):,} patients to train on, {len(valid):,} to validate, {len(vocab)} classes")
+    if never := [l.code for l, k in zip(vocab, positives(train)) if not k]: say(f"  {len(never)} of {len(vocab)} classes are in no training record: {', '.join(map(name_of, never[:5]))}{' …' if len(never) > 5 else ''}")
     return train, valid
 
 # %% ../nbs/19a_jobs.ipynb #c3fbef37

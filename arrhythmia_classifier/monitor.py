@@ -37,7 +37,9 @@ def psi(ref, cur,    # values `(n,)` and `(m,)`
     "Population stability index."
     ref, cur = np.asarray(ref, float), np.asarray(cur, float); values = np.unique(ref)
     if len(values) <= bins: shares = [[(v == x).mean() for x in values] + [1 - np.isin(v, values).mean()] for v in (ref, cur)]   # a rate, a count: each value by itself, and all others
-    else: edges = np.r_[-np.inf, np.unique(np.quantile(ref, np.linspace(0, 1, bins + 1)[1:-1])), np.inf]; shares = [np.histogram(v, edges)[0]/len(v) for v in (ref, cur)]
+    else:                                                  # a value that holds more than a bin's share has a bin of its own, or nothing that rises from it would be seen
+        q = np.quantile(ref, np.linspace(0, 1, bins + 1)[1:-1]); edges = np.r_[-np.inf, np.unique(np.r_[q, np.nextafter(q[1:][np.diff(q) == 0], np.inf)]), np.inf]
+        shares = [np.histogram(v, edges)[0]/len(v) for v in (ref, cur)]
     r, c = np.clip(shares, least, None)
     return float(((c - r)*np.log(c/r)).sum())
 
