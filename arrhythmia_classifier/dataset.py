@@ -116,6 +116,7 @@ class Sample(NamedTuple):
 
 class ECGDataset(Dataset):
     "Records as samples; a subclass says how to `load` the i-th."
+    refused = {}                                     # reason -> number: records of the same source, among as many, that were refused before they became entries
     def __init__(self,
                  entries,                # `Entry`s
                  vocab:Vocabulary,       # classes of the target

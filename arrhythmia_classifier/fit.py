@@ -103,7 +103,7 @@ def used_to(valid, ids, p, thresholds, # `ECGDataset`; record ids, calibrated pr
     for k in at:
         try: rows.append(quality_numbers(valid.load(where[ids[k]])))
         except Exception: continue                                          # its answer counts, its quality can't be told
-    reasons = Counter(rejected[i][0] for i in where if i in rejected)
+    reasons = Counter(rejected[i][0] for i in where if i in rejected) + Counter(valid.refused)     # as a night's table counts them
     return Sample(valid.vocab.codes, [float(t) for t in thresholds], p[at], (p >= thresholds).sum(0), len(ids), dict(reasons), quality_columns(rows), dict(source="validation records", fingerprint=fingerprint(valid.entries)))
 
 # %% ../nbs/11a_fit.ipynb #afd780bd

@@ -168,7 +168,8 @@ def train_datasets(s:TrainSettings, cache, say=print,
     vocab, rare = (vocab, Counter()) if vocab is not None else (VOCABULARIES[s.labels], Counter()) if s.labels in VOCABULARIES else vocabulary_of((e.codes for e in parts["train"]), s.min_count)
     if rare: say(f"  {len(rare)} diagnoses occur in fewer than {s.min_count} training records and get no class: {', '.join(map(name_of, list(rare)[:5]))}{' …' if len(rare) > 5 else ''}")
     train = corpus.dataset(parts["train"], vocab, s.fs, crop=s.crop, augment=s.augmentation, seed=s.seed)
-    valid = (other or corpus).dataset(parts["valid"], vocab, s.fs)
+    valid = (other or corpus).dataset(parts["valid"], vocab, s.fs); share = 1 if other else len(parts["valid"])/len(entries)
+    valid.refused = {k: n for k, v in Counter(r.reason for r in (other or corpus).rejected).items() if (n := round(v*share))}
     say(f"  {len(train):,} records of {len({e.group for e in train.entries}):,} patients to train on, {len(valid):,} to validate, {len(vocab)} classes")
     if never := [l.code for l, k in zip(vocab, positives(train)) if not k]: say(f"  {len(never)} of {len(vocab)} classes are in no training record: {', '.join(map(name_of, never[:5]))}{' …' if len(never) > 5 else ''}")
     return train, valid
