@@ -27,6 +27,7 @@ from .metrics import compare_auc
 from .ranks import join_ranks
 from .record_commands import say
 from .sources import stream
+from .timeline import predict_all
 from .tracking import Home
 
 # %% ../nbs/19h_finetune_job.ipynb #2566fec3
@@ -46,7 +47,7 @@ def retained(base:Classifier, tuned:Classifier,
             else: yield r
     todo = usable()
     while part := list(islice(todo, 64)):
-        for r, p, q in zip(part, base.predict(part), tuned.predict(part)):
+        for r, p, q in zip(part, predict_all(base, part), predict_all(tuned, part)):
             if p.status != "ok" or q.status != "ok": n["rejected"] += 1; continue
             y = np.maximum(base.vocab.encode(r.codes)[at[0]], tuned.vocab.encode(r.codes)[at[1]])
             rows.append((y, np.array(list(p.probabilities.values()))[at[0]], np.array(list(q.probabilities.values()))[at[1]], f"patient {r.patient_id}" if r.patient_id else f"record {r.record_id}"))

@@ -19,6 +19,7 @@ from .core import BadArgument, ECGError
 from .metrics import compare_auc
 from .longrun import Busy, run_lock
 from .classifier import Classifier
+from .timeline import predict_all
 from .tracking import MODEL, Home, load_classifier, version_of
 
 # %% ../nbs/13a_gate.ipynb #0a684f4d
@@ -62,7 +63,7 @@ def score_both(a:Classifier, b:Classifier,
     records = iter(records)
     while chunk := list(islice(records, batch)):
         known = [r for r in chunk if getattr(r, "codes", ())]; out["unlabelled"] += len(chunk) - len(known)
-        for r, p, q in zip(known, a.predict(known), b.predict(known)):
+        for r, p, q in zip(known, predict_all(a, known), predict_all(b, known)):
             out["rejected_a"] += p.status != "ok"; out["rejected_b"] += q.status != "ok"; out["only_a"] += p.status == "ok" != q.status
             if p.status != "ok" or q.status != "ok": continue
             y.append([float(a.vocab.encode(r.codes)[a.vocab.index(l.code)]) for l, _ in shared])

@@ -54,7 +54,7 @@ ROWS = dict(
     quarter=dict(model=dict(stem_channels=8, channels=(16, 32, 64))), width_1=dict(model={}),
     dropout_2=dict(model=HALF | dict(dropout=.2)), kernel_5=dict(model=HALF | dict(kernel=5)), no_lstm_2=dict(model=HALF | dict(lstm_layers=1)))
 ROWS |= {f"no_{p}": dict(without=[p]) for p in PARTS} | dict(reference=dict(without=list(PARTS)))
-NETWORKS = dict(ours={}, ours_dropout_2=dict(model=dict(dropout=.2)), xresnet1d101=dict(net="xresnet1d101"), bilstm=dict(net="bilstm"))
+NETWORKS = dict(ours={}, xresnet1d101=dict(net="xresnet1d101"), bilstm=dict(net="bilstm"))
 
 
 class Strided(WFDBResNetLSTM):
