@@ -96,13 +96,14 @@ def sample_of(classifier,       # a `Classifier`
               records,          # `Record`s and `Rejected`s
               most:int=2000,    # probabilities and quality of so many are kept; all are counted
               about:dict=None,  # where they come from
+              answer=None,      # of records -> an answer each; None: `classifier.predict`, one pass over each
               seed:int=0)->Sample:
     "Answer the records, and keep what they were like: a reference for classifiers that have none, and what a night is compared by where no table keeps it."
     rng = np.random.default_rng(seed); kept, rows, reasons, counts, n = [], [], Counter(), np.zeros(len(classifier.vocab), int), 0
     def seen():
         for r in records: held.append(r); yield r
     held = []
-    for a in classifier.predict(seen()):
+    for a in (answer or classifier.predict)(seen()):
         r = held.pop(0)
         if a.status != "ok": reasons[a.reason] += 1; continue
         p = np.array(list(a.probabilities.values())); counts += p >= classifier.thresholds; n += 1

@@ -9,6 +9,7 @@ __all__ = ['HomeOpt', 'NameOpt', 'ThreadsOpt', 'BootOpt', 'MODEL_NAME', 'COMMAND
            'reference', 'monitor']
 
 # %% ../nbs/19f_registry_commands.ipynb #acc54b39
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -93,8 +94,9 @@ def reference(model: Annotated[str, typer.Argument(metavar="MODEL", help="As for
     from arrhythmia_classifier.choose import choose_model
     from arrhythmia_classifier.reference import sample_of, sample_to_bytes
     from arrhythmia_classifier.sources import stream
+    from arrhythmia_classifier.timeline import predict_all
     from arrhythmia_classifier.tracking import Home
-    s = sample_of(choose_model(model, Home(home), name, threads=threads), stream(records), most, dict(source=records.name)); data = sample_to_bytes(s)
+    c = choose_model(model, Home(home), name, threads=threads); s = sample_of(c, stream(records), most, dict(source=records.name), answer=partial(predict_all, c)); data = sample_to_bytes(s)
     with atomic_path(to) as part: part.write_bytes(data)
     out(dict(file=str(to), records=s.n, rejected=s.n - s.n_ok, kept=len(s.p), bytes=len(data)) if as_json else f"{s.n} records, {s.n - s.n_ok} rejected, {len(s.p)} kept   {to} ({len(data)/1e3:.0f} kB)")
 
