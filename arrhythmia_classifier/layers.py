@@ -36,24 +36,25 @@ class _Normalise(torch.autograd.Function): # (x, mask, weight, bias, eps) -> y, 
     @staticmethod
     def forward(ctx, x, mask, weight, bias, eps):
         with torch.autocast(x.device.type, enabled=False):
-            dtype = x.dtype
+            own, dtype = x, x.dtype
             if dtype in (torch.float16, torch.bfloat16): x, mask = x.float(), mask.float()
-            count = mask.sum()
-            mean = (x * mask).sum((0, 2)) / count
-            d = (x - mean[:, None]).mul_(mask)
-            var = torch.linalg.vector_norm(d, dim=2).square().sum(0) / count
-            s = torch.rsqrt(var + eps)
-            ctx.save_for_backward(d, mask, weight, s, count); ctx.mark_non_differentiable(mean, var)
-            y = torch.addcmul(bias[:, None], d, (weight * s)[:, None]).mul_(mask)
+            count, k = mask.sum(), x[:1, :, :1]
+            d = (x - k).mul_(mask)
+            off = d.sum(2).sum(0) / count
+            var = (torch.linalg.vector_norm(d, dim=2).square().sum(0) / count - off.square()).clamp(min=0)
+            s, mean = torch.rsqrt(var + eps), off + k[0, :, 0]; ws = weight * s
+            y = torch.addcmul((bias - off * ws)[:, None], d, ws[:, None]).mul_(mask)
+            ctx.save_for_backward(own, mask, weight, mean, s, count); ctx.mark_non_differentiable(mean, var)
             return y.to(dtype), mean, var
 
     @staticmethod
     @once_differentiable
     def backward(ctx, dy, *_):
-        d, mask, weight, s, count = ctx.saved_tensors; dy = dy.to(d.dtype)
-        db, dot, ws = (dy * mask).sum((0, 2)), (dy * d).sum((0, 2)), weight * s
+        x, mask, weight, mean, s, count = ctx.saved_tensors; dtype = x.dtype
+        d, dy, ws = x.to(mean.dtype) - mean[:, None], dy.to(mean.dtype) * mask, weight * s
+        db, dot = dy.sum(2).sum(0), (dy * d).sum(2).sum(0)
         dx = torch.addcmul((-ws * db / count)[:, None], d, (-ws * dot * s * s / count)[:, None]).addcmul_(dy, ws[:, None]).mul_(mask)
-        return dx, None, dot * s, db, None
+        return dx.to(dtype), None, dot * s, db, None
 
 class MaskedBatchNorm1d(nn.BatchNorm1d):
     "`nn.BatchNorm1d` (Ioffe & Szegedy 2015) whose training statistics ignore the padding, and that leaves zero there."
@@ -139,14 +140,23 @@ class BiLSTM(nn.LSTM):
 
     def forward(self, x, n=None): # `(B, T, c_in)` -> `(B, T, 2*hidden)`
         if n is None: return super().forward(x)[0]
-        x, rows = x.transpose(0, 1).contiguous(), turned(n, x.shape[1])
-        for ahead, back in zip(self.all_weights[::2], self.all_weights[1::2]):
-            x = torch.cat([self._one(x, ahead), turn(self._one(turn(x, rows), back), rows)], 2)
-        return x.transpose(0, 1).contiguous()
+        layers = zip(self.all_weights[::2], self.all_weights[1::2])
+        return (self._held if x.is_cuda else self._turned)(x.transpose(0, 1), n, layers).transpose(0, 1).contiguous()
 
-    def _one(self, x, weights): # one direction of one layer, `(T, B, C)` -> `(T, B, hidden)`
-        h = x.new_zeros(1, x.shape[1], self.hidden_size)
-        return torch.lstm(x, (h, h), weights, True, 1, 0., self.training, False, False)[0]
+    def _turned(self, x, n, layers): # `(T, B, c_in)` -> `(T, B, 2*hidden)`, a direction at a time
+        x, rows = x.contiguous(), turned(n, len(x))
+        for ahead, back in layers: x = torch.cat([self._layer(x, ahead), turn(self._layer(turn(x, rows), back), rows)], 2)
+        return x
+
+    def _held(self, x, n, layers): # the same, both directions at once
+        padding = (torch.arange(len(x), device=x.device)[:, None] >= n).to(x.dtype)[:, :, None].expand(-1, -1, 8)
+        shut = x.new_zeros(4*self.hidden_size, 8); shut[:2*self.hidden_size, 0] = -1e4   # rows of the input and the forget gate
+        for both in layers: x = self._layer(torch.cat([x, padding], 2), [w for w_ih, *rest in both for w in (torch.cat([w_ih, shut], 1), *rest)])
+        return x
+
+    def _layer(self, x, weights): # one layer, of one direction or of both
+        both = len(weights) == 8; h = x.new_zeros(1 + both, x.shape[1], self.hidden_size)
+        return torch.lstm(x, (h, h), weights, True, 1, 0., self.training, both, False)[0]
 
 # %% ../nbs/06_layers.ipynb #3a5f31b6
 class AttentionPool(nn.Module):

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from arrhythmia_classifier.collate import Batch, Loader, to_millivolt
 from arrhythmia_classifier.dataset import Augment, RecordDataset
 from arrhythmia_classifier.labels import Label, Vocabulary
+from arrhythmia_classifier.layers import ceil_div
 from arrhythmia_classifier.loss import FocalLoss
 from arrhythmia_classifier.model import ModelConfig, WFDBResNetLSTM
 from arrhythmia_classifier.pack import Pack, pack
@@ -283,6 +284,14 @@ class Bench:
         for _ in range(3):
             model.train(); times["step"].append(self.ms(lambda: step(None), 5)); times["step_masked"].append(self.ms(lambda: step(n), 5))
             model.eval(); times["forward"].append(self.ms(lambda: forward(None), 5)); times["forward_masked"].append(self.ms(lambda: forward(n), 5))
+        steps = ceil_div(n, self.config.downsampling); u = torch.randn(self.B, int(steps.max()), self.config.channels[-1], device=self.dev, requires_grad=True)
+        u.data *= (torch.arange(u.shape[1], device=self.dev) < steps[:, None])[:, :, None]; lstm, layers = model.lstm.train(), list(zip(model.lstm.all_weights[::2], model.lstm.all_weights[1::2]))
+        def lstm_step(f):
+            with torch.autocast(self.dev.type, torch.bfloat16): y = f(u)
+            y.float().square().mean().backward()
+        ways = dict(lstm=lstm, lstm_held=lambda u: lstm._held(u.transpose(0, 1), steps, layers), lstm_turned=lambda u: lstm._turned(u.transpose(0, 1), steps, layers))
+        for _ in range(3):                                             # the LSTM alone, and both ways in which it knows lengths
+            for k, f in ways.items(): times.setdefault(k, []).append(self.ms(lambda: lstm_step(f), 5))
         t = {k: statistics.median(v) for k, v in times.items()}
         return dict(mask_ms={k: round(v, 2) for k, v in t.items()}, mask_cost_forward=round(t["forward_masked"]/t["forward"], 3), mask_cost_step=round(t["step_masked"]/t["step"], 3))
 
