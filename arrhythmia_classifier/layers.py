@@ -38,7 +38,7 @@ class _Normalise(torch.autograd.Function): # (x, mask, weight, bias, eps) -> y, 
         with torch.autocast(x.device.type, enabled=False):
             own, dtype = x, x.dtype
             if dtype in (torch.float16, torch.bfloat16): x, mask = x.float(), mask.float()
-            count, k = mask.sum(), x[:1, :, :1]
+            count, k = mask.sum(), x[:, :, :1].mean(0, keepdim=True)
             d = (x - k).mul_(mask)
             off = d.sum(2).sum(0) / count
             var = (torch.linalg.vector_norm(d, dim=2).square().sum(0) / count - off.square()).clamp(min=0)
