@@ -144,12 +144,12 @@ class BiLSTM(nn.LSTM):
         return (self._held if x.is_cuda else self._turned)(x.transpose(0, 1), n, layers).transpose(0, 1).contiguous()
 
     def _turned(self, x, n, layers): # `(T, B, c_in)` -> `(T, B, 2*hidden)`, a direction at a time
-        x, rows = x.contiguous(), turned(n, len(x))
+        x, rows = x.contiguous(), turned(n, x.shape[0])
         for ahead, back in layers: x = torch.cat([self._layer(x, ahead), turn(self._layer(turn(x, rows), back), rows)], 2)
         return x
 
     def _held(self, x, n, layers): # the same, both directions at once
-        padding = (torch.arange(len(x), device=x.device)[:, None] >= n).to(x.dtype)[:, :, None].expand(-1, -1, 8)
+        padding = (torch.arange(x.shape[0], device=x.device)[:, None] >= n).to(x.dtype)[:, :, None].expand(-1, -1, 8)
         shut = x.new_zeros(4*self.hidden_size, 8); shut[:2*self.hidden_size, 0] = -1e4   # rows of the input and the forget gate
         for both in layers: x = self._layer(torch.cat([x, padding], 2), [w for w_ih, *rest in both for w in (torch.cat([w_ih, shut], 1), *rest)])
         return x
