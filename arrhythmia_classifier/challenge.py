@@ -16,7 +16,7 @@ import numpy as np
 
 from .core import BadArgument
 from .labels import CHALLENGE, SCP_TO_SNOMED, Vocabulary
-from .metrics import bootstrap_weights
+from .metrics import bootstrap_weights, percentile_interval
 
 # %% ../nbs/09c_challenge.ipynb #fc896cec
 SINUS = "426783006"   # what an answer without content says of everybody
@@ -73,8 +73,8 @@ def challenge_score(y,                 # truth: 0 or 1 `(N, C)` in `vocab`, or t
     groups = np.arange(len(L)) if groups is None else groups; n_groups = len(np.unique(groups)); each = challenge_rewards(L, O); rng = np.random.default_rng(seed)
     step = max(1, 20_000_000 // len(L))                                                                      # a bound on memory
     draws = np.concatenate([_score(bootstrap_weights(groups, min(step, n_boot - i), rng) @ each) for i in range(0, n_boot, step)])
-    score, (low, high) = _score(each.sum(0)), np.quantile(draws, [(1 - level)/2, (1 + level)/2]) if n_groups > 1 else (None, None)                     # of one patient nobody knows it
-    short = lambda v: None if v is None else round(float(v), 6)
+    score, (low, high) = _score(each.sum(0)), percentile_interval(draws, n_groups, level)
+    short = lambda v: round(float(v), 6) if np.isfinite(v) else None
     return dict(score=short(score), score_low=short(low), score_high=short(high),
                 **{k: short(v) for k, v in zip(("observed", "correct", "inactive"), each.sum(0))},
                 n_records=len(L), n_groups=n_groups, level=level, n_boot=n_boot,

@@ -232,7 +232,8 @@ def timeline(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One 
     else:
         for e in found: out(f"{_clock(e.start)} to {_clock(e.end)}  {name_of(e.code)}  {e.mean:.2f} (at most {e.peak:.2f})")
         for a, b, why, detail in t.rejected: out(f"{_clock(a)} to {_clock(b)}  not read: {why}: {detail}")
-    if t.summary().status == "rejected": say("nothing could be read"); raise typer.Exit(1)
+    if (whole := t.summary()).status == "rejected": say("nothing could be read"); raise typer.Exit(1)
+    if whole.warning: say(f"unlike the training data: {whole.warning}")
     if not found and not as_json: out("no finding reaches its threshold")
 
 def _clock(s): return f"{int(s)//3600:02d}:{int(s)//60%60:02d}:{s%60:04.1f}"

@@ -85,12 +85,12 @@ def _noise(x, fs, share): # µV rms above about 15 Hz between the beats; the hig
     response = lambda f: (1 - math.sin(math.pi*f*n/fs) / (n*math.sin(math.pi*f/fs)))**2
     return 1000*np.sqrt(_quiet(_windows(h*h, max(1, round(.1*fs))).mean(2), share)), h, response
 
-def _mains(h, fs, response, share): # µV amplitude at 50 or 60 Hz between the beats, the larger of the two; whole periods of both fit into 100 ms
-    hum = [f for f in (50, 60) if 2.1*f < fs]
+def _mains(h, fs, response, share): # µV amplitude at 50 or 60 Hz between the beats, the larger of the two; whole periods of both fit into 100 ms, at odd rates into up to 200
+    hum = [f for f in (50, 60) if 2.05*f < fs]
     if not hum: return np.zeros(len(h))
-    w = _windows(h, round(.1*fs)); n = w.shape[2]; turn = 2*np.pi/fs*np.outer(np.arange(n), hum)
-    a = np.hypot(w @ np.cos(turn).astype(h.dtype), w @ np.sin(turn).astype(h.dtype))
-    return np.max([_quiet(a[..., i], share)*2000/n/response(f) for i, f in enumerate(hum)], 0)
+    n = min(range(round(.1*fs), round(.2*fs) + 1), key=lambda n: round(sum(abs(n*f/fs - round(n*f/fs)) for f in hum), 6))
+    w = _windows(h, n); turn = 2*np.pi/fs*np.arange(w.shape[2]); waves = [np.linalg.pinv(np.stack([np.cos(f*turn), np.sin(f*turn)], 1)).astype(h.dtype) for f in hum]   # least squares
+    return np.max([_quiet(np.hypot(*np.moveaxis(w @ q.T, -1, 0)), share)*1000/response(f) for f, q in zip(hum, waves)], 0)
 
 def _spikes(x, fs, ratio): # mV of the tallest needle, 0 where beats reach a `ratio`-th of it
     k = max(1, round(.01*fs))

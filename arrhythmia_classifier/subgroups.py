@@ -13,7 +13,7 @@ import numpy as np
 
 from .core import BadArgument
 from .labels import Vocabulary
-from .metrics import bootstrap_weights, evaluate, ranker
+from .metrics import bootstrap_weights, evaluate, percentile_interval, ranker
 
 # %% ../nbs/09d_subgroups.ipynb #c22200ce
 BANDS = {"<40": (0, 40), "40-64": (40, 65), "65-79": (65, 80), "≥80": (80, np.inf)}   # years, the upper end not included
@@ -35,9 +35,7 @@ def _mean(v): # over classes, without NaN, `(…, C)` -> `(…,)`
 
 def _short(v): return None if not np.isfinite(v) else round(float(v), 6)
 
-def _ends(draws, level, n_patients): # of the percentile interval; of one patient nobody knows it
-    draws = draws[np.isfinite(draws)]
-    return [_short(v) for v in np.quantile(draws, [(1 - level)/2, (1 + level)/2])] if len(draws) and n_patients > 1 else [None, None]
+def _ends(draws, level, n_patients): return [_short(v) for v in percentile_interval(draws, n_patients, level)]
 
 def _warning(n_patients, counts, patients, least):
     out = [f"{n_patients} patients, fewer than {patients}"]*(n_patients < patients)
