@@ -86,6 +86,7 @@ class Grid:
     fs:float       # Hz
     length:int     # of a window, samples
     starts:tuple   # first sample of each
+    begins:tuple   # the same in samples of the recording
     up:int; down:int # the classifier's rate is up/down of the recording's
 
 def window_grid(r:Recording, fs:float,     # Hz
@@ -95,26 +96,26 @@ def window_grid(r:Recording, fs:float,     # Hz
     if not 0 < window*fs < np.inf: raise BadArgument("window", "a number of seconds above 0", window)
     if not 0 < hop <= window: raise BadArgument("hop", f"above 0 and at most the window, {window:g} s", hop)
     ratio = Fraction(fs / r.fs).limit_denominator(1000); up, down = ratio.numerator, ratio.denominator
-    total = ceil(r.n_samples*up / down); length = min(round(window*fs), total); step = max(1, round(hop*fs / up))*up
-    starts = list(range(0, total - length + 1, step))
-    if starts[-1] + length < total: starts.append((total - length)//up*up)
-    return Grid(float(fs), length, tuple(starts), up, down)
+    pace = Fraction(r.fs).limit_denominator(10**6) / Fraction(fs).limit_denominator(10**6)            # samples of the recording in one of the classifier's
+    length = min(round(window*fs), ceil(r.n_samples*up / down)); room = max(0, r.n_samples - ceil(length*down / up)); last = int(room // pace)
+    starts = list(range(0, last + 1, max(1, round(hop*fs)))); begins = [int(s*pace) for s in starts]
+    if starts[-1] < last: starts.append(last); begins.append(room)
+    return Grid(float(fs), length, tuple(starts), tuple(begins), up, down)
 
 @patch
 def windows(self:Recording, grid:Grid,
             first:int, last:int, # windows `first` to `last - 1`
            )->list:              # `Record` at `grid.fs`, or the `BadRecord` that says why not
     "Some neighbouring windows, read in one go."
-    up, down = grid.up, grid.down; margin = 0 if up == down else ceil(22*max(up, down)/up/down)*down   # half the filter, in whole steps of both rates
-    native = lambda k: k//up*down                                     # of a sample that both rates share
-    begin = [max(0, native(s) - margin) for s in grid.starts[first:last]]
-    end = [min(self.n_samples, ceil((s + grid.length)*down/up) + margin) for s in grid.starts[first:last]]
+    up, down = grid.up, grid.down; margin = 0 if up == down else ceil(22*max(up, down)/up)             # half the filter, ...
+    if down <= self.fs: margin = ceil(margin/down)*down                                                # ... in whole steps of both rates
+    at = grid.begins[first:last]; begin = [max(0, k - margin) for k in at]; end = [min(self.n_samples, k + ceil(grid.length*down/up) + margin) for k in at]
     out, x = [], _Span(self, begin[0], end[-1])
-    for s, a, b in zip(grid.starts[first:last], begin, end):
+    for k, a, b in zip(at, begin, end):
         try: r = x.piece(a, b)
         except BadRecord as e: out.append(e); continue
         y = r.signal if up == down else resample(r.signal, self.fs, grid.fs)
-        at = s - a*up//down; out.append(replace(r, signal=np.ascontiguousarray(y[:, at:at + grid.length]), fs=grid.fs))
+        s = (k - a)*up//down; out.append(replace(r, signal=np.ascontiguousarray(y[:, s:s + grid.length]), fs=grid.fs))
     return out
 
 class _Span: # part of a recording in memory, cut into pieces
