@@ -148,12 +148,7 @@ MAX_FILE = 16 << 30   # bytes; no file of an ECG corpus is longer
 
 def sha256(path:Path)->str:
     "SHA-256 of a file, in hex."
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(f)
-
-def _sha256(f): # Python 3.10
-    h = hashlib.sha256()
-    while chunk := f.read(1 << 20): h.update(chunk)
-    return h.hexdigest()
+    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 class _Stopped(Exception): "Somebody pressed Ctrl-C."
 class _Wrong(Exception): "Not to be tried again."
