@@ -125,9 +125,14 @@ def _number(text): # float, or None
     try: return float(text)
     except (TypeError, ValueError): return None
 
+def _years(text): # "65", "62,5", "65 years", DICOM's "065Y" and "018M" -> float, or None
+    m = re.fullmatch(r"(\d+(?:[.,]\d+)?)\s*(years?|yrs?|y|months?|m)", text.strip().lower()) or re.fullmatch(r"(\d+,\d+)()", text.strip())
+    return float(m[1].replace(",", ".")) / (12 if m[2].startswith("m") else 1) if m else _number(text)
+
 def _understand(row, codes_of, ptbxl, repaired): # dict of strings -> `_Row`
     get = lambda *keys: next((v for k in keys if (v := (row.get(k) or "").strip()) and v.lower() != "nan"), "")
-    age, sex, fold, split = _number(get("age")), get("sex", "gender").lower(), get("fold", "strat_fold"), get("split").lower()
+    age, sex, fold, split = _years(get("age")), get("sex", "gender").lower(), get("fold", "strat_fold"), get("split").lower()
+    if get("age") and (age is None or age != age): age = None; repaired["age not understood"] += 1
     if age == 300: age = 90.; repaired["age over 89"] += 1
     if age is not None and not 0 <= age <= 130: age = None; repaired["age out of range"] += 1
     known = {**_sexes, "0": "M", "0.0": "M", "1": "F", "1.0": "F"} if ptbxl else _sexes      # PTB-XL: 0 male, 1 female; elsewhere nobody knows

@@ -216,7 +216,7 @@ class Augment:
     "Training augmentation; each part can be switched off with 0."
     noise_mv:float=.03    # upper end of the Gaussian noise's standard deviation, mV
     wander_mv:float=.2    # upper end of the baseline wander's amplitude, mV; 0.05 to 0.5 Hz, each lead with a gain of its own
-    lead_drop:float=.1    # probability with which a record loses leads: one to six of them become zero
+    lead_drop:float=.1    # probability with which a record loses leads: one to six of them become zero, never the last
     gain:float=0.         # a record becomes larger or smaller by up to this share, all its leads alike
 
     def __call__(self, x, fs, rng): # `(12, T)` mV, Hz, `np.random.Generator` -> a new `(12, T)`
@@ -230,7 +230,7 @@ class Augment:
             x += gains * slow_wave(x.shape[1], rng.uniform(.05, .5)/fs, rng.uniform())
         if self.gain: x *= np.float32(1 + rng.uniform(-self.gain, self.gain))
         if absent: x[absent] = 0
-        if rng.random() < self.lead_drop: x[rng.permutation(12)[:rng.integers(1, 7)]] = 0
+        if rng.random() < self.lead_drop: x[np.setdiff1d(rng.permutation(12)[:rng.integers(1, 7)], absent, True)[:11 - len(absent)]] = 0   # one lead stays
         return x
 
 def slow_wave(n:int, turns:float, phase:float)->np.ndarray: # samples, turns a sample, turns at the first -> float32 `(n,)`
