@@ -9,7 +9,7 @@ __all__ = ['MAX_SAMPLES', 'SHAPES', 'BATCH_SECONDS', 'lstm_any_length', 'export_
            'Prediction', 'cpu_threads', 'Classifier']
 
 # %% ../nbs/11_classifier.ipynb #15693d49
-import copy, hashlib, json, re, zipfile
+import copy, hashlib, io, json, re, zipfile
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -24,6 +24,7 @@ from .conformal import Conformal, PRESENT, UNCERTAIN
 from .core import LEADS, BadArgument, ECGError, atomic_path, float32_as, pick_device, read_json, seed_everything, write_json
 from .dataset import Rejected, rejection
 from .decide import sigmoid
+from .header import MAX_FS, MIN_FS
 from .labels import Vocabulary, to_snomed, vocabulary_from_list, vocabulary_to_list
 from .model import Deployed, ModelConfig, WFDBResNetLSTM, deployed
 from .records import Record, check_signal, resampled
@@ -86,7 +87,7 @@ def _plain(spec): # a pytree of `torch.export`, parsed: nothing but tuples, list
     names = spec.get("context") in (None, "null") or all(isinstance(k, str) for k in json.loads(spec["context"]))
     return spec["type"] in (None, "builtins.tuple", "builtins.list", "builtins.dict") and names and all(map(_plain, spec["children_spec"]))
 
-def _refuse(path, what): raise ECGError(f"{Path(path).name} is refused: {what}; only archives that hold nothing but tensors and ATen operators are loaded")
+def _refuse(name, what): raise ECGError(f"{name} is refused: {what}; only archives that hold nothing but tensors and ATen operators are loaded")
 
 def _walk(o): # every (key, value) of nested JSON
     if isinstance(o, dict):
@@ -94,27 +95,42 @@ def _walk(o): # every (key, value) of nested JSON
     elif isinstance(o, list):
         for v in o: yield from _walk(v)
 
-def check_pt2(path):
-    "Raise `ECGError` unless the archive holds nothing that could run when it is loaded or called."
-    try: z = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as e: _refuse(path, f"it can't be opened ({e})")
-    with z:
-        if len(set(z.namelist())) < len(z.namelist()) or len({n.partition("/")[0] for n in z.namelist()}) > 1: _refuse(path, "its names are ambiguous")
-        for info in z.infolist():
-            name = info.filename.partition("/")[2]
-            if not _members.fullmatch(name): _refuse(path, f"it holds {info.filename!r}")
-            if name.endswith("model.pt") and info.file_size: _refuse(path, "it holds pickled example inputs")
-            if not name.endswith(".json"): continue
-            for k, v in _walk(json.loads(z.read(info))):
-                if k == "use_pickle" and v is not False: _refuse(path, "it holds pickled weights")
-                if k == "target" and isinstance(v, str) and not _operators.fullmatch(v): _refuse(path, f"it calls {v!r}")
-                if k in ("in_spec", "out_spec") and v and not (json.loads(v)[0] == 1 and _plain(json.loads(v)[1])): _refuse(path, f"it has the {k} {v[:200]}")
-                if k == "expr_str" and not _sizes.fullmatch(str(v)): _refuse(path, f"it evaluates {v!r}")
+def _unzipped(data, file): # name -> content; nothing that takes more room than the archive itself
+    try: z = zipfile.ZipFile(io.BytesIO(data)); infos = z.infolist()
+    except Exception as e: _refuse(file, f"it can't be opened ({e})")
+    if any(i.compress_type != zipfile.ZIP_STORED for i in infos) or sum(i.file_size for i in infos) > len(data): _refuse(file, "its members are compressed or overlap")
+    if len({i.filename for i in infos}) < len(infos) or len({i.filename.partition("/")[0] for i in infos}) > 1: _refuse(file, "its names are ambiguous")
+    try: return {i.filename: z.read(i) for i in infos}
+    except Exception as e: _refuse(file, f"it can't be read ({e})")
 
-def load_pt2(path, device=None): # -> callable (signal `(B, 12, T)`, lengths `(B,)`) -> (logits, attention)
-    "Load an exported network after `check_pt2`."
-    check_pt2(path); device = pick_device(device or "cpu")
-    with open(path, "rb") as f: ep = torch.export.load(f)
+def _look(name, content, file): # at one member
+    if not _members.fullmatch(name): _refuse(file, f"it holds {name!r}")
+    if name.endswith("model.pt") and content: _refuse(file, "it holds pickled example inputs")
+    if not name.endswith(".json"): return
+    for k, v in _walk(json.loads(content)):
+        if k == "use_pickle" and v is not False: _refuse(file, "it holds pickled weights")
+        if k == "target" and isinstance(v, str) and not _operators.fullmatch(v): _refuse(file, f"it calls {v!r}")
+        if k in ("in_spec", "out_spec") and v and not (json.loads(v)[0] == 1 and _plain(json.loads(v)[1])): _refuse(file, f"it has the {k} {v[:200]}")
+        if k == "expr_str" and not _sizes.fullmatch(str(v)): _refuse(file, f"it evaluates {v!r}")
+
+def check_pt2(archive,        # path, or its bytes
+             )->io.BytesIO:   # the archive written anew, of what was looked at and nothing else: only this may be loaded
+    "Raise `ECGError` unless the archive holds nothing that could run when it is loaded or called."
+    data, file = (archive, "model.pt2") if isinstance(archive, bytes) else (Path(archive).read_bytes(), Path(archive).name)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as z:
+        for name, content in _unzipped(data, file).items():
+            try: _look(name.partition("/")[2], content, file)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e: _refuse(file, f"{name!r} can't be understood ({type(e).__name__})")
+            z.writestr(zipfile.ZipInfo(name), content)
+    out.seek(0)
+    return out
+
+def load_pt2(archive,     # path, or its bytes
+             device=None, # see `pick_device`; None: CPU
+            ):            # -> callable (signal `(B, 12, T)`, lengths `(B,)`) -> (logits, attention)
+    "Load an exported network through `check_pt2`."
+    device = pick_device(device or "cpu"); ep = torch.export.load(check_pt2(archive))
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass
         ep = move_to_device_pass(ep, str(device))
@@ -145,6 +161,9 @@ class Card:
     def __post_init__(self):                                            # name and version become names of folders
         if not re.fullmatch(r"\w[\w .+-]*", str(self.name)): raise BadArgument("name", "letters, digits and . _ + - between them", self.name)
         if not re.fullmatch(r"(\w[\w .+-]*)?", str(self.version)): raise BadArgument("version", "letters, digits and . _ + - between them, or empty", self.version)
+        for k, low, high in ("fs", MIN_FS, MAX_FS), ("min_seconds", 0, 3600):
+            if not (isinstance(v := getattr(self, k), (int, float)) and low <= v <= high): raise BadArgument(k, f"a number from {low:g} to {high:g}", v)
+        if not isinstance(self.calibration, dict): raise BadArgument("calibration", "a dict of scale and bias", self.calibration)
         C = len(self.labels)
         for k, v in dict(thresholds=self.thresholds, scale=self.calibration.get("scale", ()), bias=self.calibration.get("bias", ())).items():
             if len(v) != C: raise BadArgument(k, f"one number a class, {C}", len(v))
@@ -317,7 +336,7 @@ def load(cls:Classifier, folder, device=None):
     except (TypeError, ValueError, KeyError) as e: raise ECGError(f"{folder.name}/card.json can't be used: {e}") from None
     archive = (folder/"model.pt2").read_bytes()
     if card.sha256 and hashlib.sha256(archive).hexdigest() != card.sha256: raise ECGError(f"{folder.name}/model.pt2 is not the one that card.json describes")
-    out = cls(load_pt2(folder/"model.pt2", device), card, device); out._archive = archive
+    out = cls(load_pt2(archive, device), card, device); out._archive = archive
     if (folder/"reference.parquet").is_file(): out.reference = (folder/"reference.parquet").read_bytes()
     return out
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .classifier import Card, Classifier, export_pt2, lstm_any_length
+from .classifier import Card, Classifier, check_pt2, export_pt2, lstm_any_length
 from .core import BadArgument, ECGError, MissingExtra, atomic_path
 from .dataset import Rejected
 from .model import ModelConfig
@@ -140,7 +140,7 @@ OPSET = 25 # the newest that onnxscript translates to; onnxruntime is as fast wi
 def _program(classifier): # its `torch.export.ExportedProgram`
     if classifier._model is None:
         if not hasattr(classifier, "_archive"): raise BadArgument("model", "a classifier's folder, which an .onnx file can't be turned back into", classifier)
-        return torch.export.load(io.BytesIO(classifier._archive))                              # `Classifier.load` has looked through it
+        return torch.export.load(check_pt2(classifier._archive))
     with tempfile.TemporaryDirectory() as d:
         export_pt2(classifier._model, Path(d)/"model.pt2")
         with open(Path(d)/"model.pt2", "rb") as f: return torch.export.load(f)
