@@ -48,7 +48,9 @@ class TrainConfig:
         if self.schedule not in ("onecycle", "cosine", "constant"): raise BadArgument("schedule", "'onecycle', 'cosine' or 'constant'", self.schedule)
         if self.precision not in ("float32", "tf32", "bf16"): raise BadArgument("precision", "'float32', 'tf32' or 'bf16'", self.precision)
         if not 0 <= self.average < 1: raise BadArgument("average", "in [0, 1)", self.average)
-        if self.mixup < 0: raise BadArgument("mixup", "≥ 0", self.mixup)
+        for k in ("mixup", "weight_decay"):
+            if getattr(self, k) < 0: raise BadArgument(k, "≥ 0", getattr(self, k))
+        if self.compile and self.compile not in (known := torch.compiler.list_backends(exclude_tags=())): raise BadArgument("compile", f"empty or one of {', '.join(known)}", self.compile)
         if self.prefetch is not None and self.prefetch < 0: raise BadArgument("prefetch", "≥ 0 or None", self.prefetch)
         object.__setattr__(self, "pad_to", tuple(sorted(self.pad_to)))
 
