@@ -208,7 +208,7 @@ def write_record(r:Record, folder:str|Path,
     n_leads, n = q.shape; file, hea = Path(folder)/f"{r.record_id}.{fmt}", Path(folder)/f"{r.record_id}.hea"
     head = struct.pack("<5i", 30, n_leads, n, 0, 4) + b"val\0" if fmt == "mat" else b""
     code = "16x1+24" if fmt == "mat" else "16"
-    lines = [f"{r.record_id} {n_leads} {r.fs:g} {n}"]
+    lines = [f"{r.record_id} {n_leads} {r.fs:.12g} {n}"]
     for lead, s in zip(r.leads, q):
         checksum = (int(s.sum(dtype=np.int64)) + 32768) % 65536 - 32768
         lines.append(f"{file.name} {code} {1000/uv:.10g}(0)/mV 16 0 {s[0]} {checksum} 0 {lead}")
