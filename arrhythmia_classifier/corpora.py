@@ -213,8 +213,8 @@ def load_entry(e:Entry, fields:dict|None=None, # what a table adds: record_id ->
                read=read_record         # path of a header -> `Record`
               )->Record:
     "Read a record of any layout, with what the corpus says of it; `BadRecord` if it can't be used."
-    r = read(e.where) if e.where.endswith(".hea") else read_matlab(e.where)
-    if not e.where.endswith(".hea") and e.source != "cpsc2018": r = replace(r, notes=(*r.notes, "assumed rate 500 Hz, unit mV"))    # a MATLAB file does not say
+    r = read(e.where) if e.where.endswith(".hea") else read_matlab(e.where, 500. if e.source == "cpsc2018" else None)
+    if not e.where.endswith(".hea") and e.source != "cpsc2018": r = replace(r, notes=(*r.notes, "assumed unit mV"))    # a MATLAB file does not say
     age, sex = (fields or {}).get(e.record_id, (None, None))
     return replace(r, record_id=e.record_id, codes=e.codes, patient_id=e.patient_id, age=r.age if age is None else age, sex=sex or r.sex)
 
