@@ -74,7 +74,7 @@ def find_corpus(path:str|Path # a folder, a CSV of labels whose folder holds the
         if (up := find_corpus(path.parent)).name == "ptb-xl": return up._replace(rate=int(m[1]))
     there = {p.name.lower(): p for p in path.iterdir()}
     if file := there.get("ptbxl_database.csv"): return Layout("ptb-xl", path, file)
-    references = [there["reference.csv"]] if "reference.csv" in there else sorted(path.glob("*/[Rr][Ee][Ff][Ee][Rr][Ee][Nn][Cc][Ee].csv"))
+    references = [there["reference.csv"]] if "reference.csv" in there else sorted(path.glob("[!.]*/[Rr][Ee][Ff][Ee][Rr][Ee][Nn][Cc][Ee].csv"))
     if references and "first_label" in _columns(references[0]): return Layout("cpsc2018", path, references[0])
     if file := there.get("labels.csv"): return Layout("table", path, file)
     columns = _columns(file) if (file := there.get("records.csv")) else set()
@@ -90,6 +90,7 @@ def _files(folder, ending): # yields paths below a folder, any order; in linked 
     seen = set()
     for at, folders, names in os.walk(folder, followlinks=links_allowed()):
         if (real := os.path.realpath(at)) in seen: folders.clear(); continue
+        folders[:] = [d for d in folders if d[0] != "."]                          # .git, .snapshot
         seen.add(real); yield from (Path(at, n) for n in names if n.endswith(ending) and n[0] != ".")
 
 def _matlab_only(path): # MATLAB files and no header at all; the first header ends the search
@@ -217,8 +218,8 @@ def load_entry(e:Entry, fields:dict|None=None, # what a table adds: record_id ->
                read=read_record         # path of a header -> `Record`
               )->Record:
     "Read a record of any layout, with what the corpus says of it; `BadRecord` if it can't be used."
-    r = read(e.where) if e.where.endswith(".hea") else read_matlab(e.where)
-    if not e.where.endswith(".hea") and e.source != "cpsc2018": r = replace(r, notes=(*r.notes, "assumed rate 500 Hz, unit mV"))    # a MATLAB file does not say
+    r = read(e.where) if e.where.endswith(".hea") else read_matlab(e.where, 500. if e.source == "cpsc2018" else None)
+    if not e.where.endswith(".hea") and e.source != "cpsc2018": r = replace(r, notes=(*r.notes, "assumed unit mV"))    # a MATLAB file does not say
     age, sex = (fields or {}).get(e.record_id, (None, None))
     return replace(r, record_id=e.record_id, codes=e.codes, patient_id=e.patient_id, age=r.age if age is None else age, sex=sex or r.sex)
 
@@ -299,7 +300,7 @@ def open_folder(path:str|Path,        # a folder of any layout, a CSV of labels 
     entries = [replace(e, source=e.source or corpus_of(e.where, layout)) for e in entries]
     about = dict(name=layout.name) | (dict(rate=int(where.name[7:])) if where != layout.root else {})
     if layout.table:
-        tables = sorted(layout.root.glob("*/" + layout.table.name)) if layout.table.parent != layout.root else [layout.table]
+        tables = sorted(layout.root.glob("[!.]*/" + layout.table.name)) if layout.table.parent != layout.root else [layout.table]
         columns = set().union(*(_columns(p, True) for p in tables))
         key = "ecg_id" if layout.name == "ptb-xl" else next((k for k in KEYS if k in columns), None)
         if key not in columns: raise BadArgument("table", f"a CSV with a column {', '.join(KEYS)}", f"{layout.table.name} with {', '.join(sorted(columns)[:10])}")

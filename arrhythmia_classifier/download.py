@@ -225,7 +225,7 @@ def _file_list(server, only, tries, backoff): # path -> SHA-256, or None: by REC
             names += path, path + ".hea"
             if not wanted(names[-2:], only): continue
             header = server.text(path + ".hea", tries, backoff) or ""
-            files = {l.split()[0] for l in header.splitlines()[1:] if l.strip() and l[0] != "#"}
+            files = {l.split()[0] for l in re.split(r"[\r\n]+", header)[1:] if l.strip() and l[0] != "#"}
             out |= {safe_path(str(PurePosixPath(path).parent/f)): None for f in {PurePosixPath(path).name + ".hea", *files}}
         if len(todo) > 10_000: raise ECGError("RECORDS names too many folders")
     _all_match(only, (*names, *out))

@@ -102,11 +102,15 @@ def as_patient(text)->str|None: # as a header or a table has it
     "A patient's id without spaces around it; None for the words that stand for no patient, or all who bear them would be one."
     return None if text is None or (t := str(text).strip()).lower() in _nobody else t
 
+def _said(c): # a comment -> [(key, what it says)]: "Age: 61"; "<age>: 65 <sex>: F <diagnoses> …" (LUDB, INCART); "patient 1" (INCART)
+    if m := re.fullmatch(r"patient\s+(\d+)", c, re.I): return [("patientid", m[1])]
+    first, *more = re.split(r"<([\w ]{1,40})>:?", c) if "<" in c else [c]
+    pairs = [first.partition(":")[::2], *zip(more[::2], more[1::2])] if first or not more else zip(more[::2], more[1::2])
+    return [(key.strip().lower(), value.strip()) for key, value in pairs]
+
 def _comments(lines): # comment lines -> (fields of `Header`, notes)
     comments = [line.strip("# \t") for line in lines]; say, notes = {}, []
-    for c in comments:
-        key, _, value = c.partition(":")
-        key, value = key.strip().lower(), value.strip()
+    for key, value in (pair for c in comments for pair in _said(c)):
         if key == "dx" and say.get("dx"): notes.append("several Dx lines"); say["dx"] += f",{value}"
         else: say.setdefault(key, value)
     dx = say.get("dx", "")
@@ -115,7 +119,7 @@ def _comments(lines): # comment lines -> (fields of `Header`, notes)
     if "" in codes and len(codes) > 1: notes.append("empty code")
     codes = [c for c in codes if c]
     if len(set(codes)) < len(codes): notes.append("repeated code")
-    try: age = float(say.get("age") or "nan")
+    try: age = float(re.sub(r"^>\s*89$", "300", say.get("age", "")) or "nan")
     except ValueError: age, _ = float("nan"), notes.append(f"age {say['age'][:20]!r} is no number")
     if age == 300: age = 90.; notes.append("age over 89")
     elif not 0 <= age <= 130:
@@ -244,7 +248,7 @@ def read_header(path:str|Path,        # of the .hea file
     notes = ("byte-order mark",)*data.startswith(b"\xef\xbb\xbf") + ("Windows line ends",)*(b"\r\n" in data) + ("old Macintosh line ends",)*(b"\r" in data and b"\n" not in data)
     try: text = data.decode("utf-8-sig")
     except UnicodeDecodeError: text = data.decode("latin-1")                       # umlauts and µ of old Windows programs
-    try: h = _parse(path, [l.strip() for l in text.splitlines()])
+    try: h = _parse(path, [l.strip() for l in re.split(r"\r\n|\r|\n", text)])
     except (ValueError, OverflowError) as e: raise BadRecord("unreadable", f"{path.name}: {e}"[:300]) from None
     h.notes = notes + h.notes
     return h

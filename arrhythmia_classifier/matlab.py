@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .core import LEADS, BadRecord, MissingExtra
-from .header import open_beside
+from .header import MAX_FS, MIN_FS, open_beside
 from .records import Record, from_leads, read_id
 
 # %% ../nbs/03a_matlab.ipynb #455a90de
@@ -123,12 +123,12 @@ def _hdf5_arrays(path): # as `matlab_arrays`
 
 # %% ../nbs/03a_matlab.ipynb #4ff82ea8
 def read_matlab(path:str|Path,     # of the .mat file
-                fs:float=500.,     # its rate in Hz: a MATLAB file does not say
+                fs:float|None=None,# its rate in Hz; None: what the file's own `fs` or `freq` says, else 500, which is noted
                 leads=LEADS,       # names of its rows
                 name:str|None=None,# of the signal's variable, as in "ECG.data"; None: the one matrix that fits
                 to_mv:float|None=None, # factor from the file's unit to mV; None: it is mV, which whole numbers can't be
                )->Record:
-    "An ECG from a MATLAB file, with age and sex where it has variables of these names; `BadRecord` when there is none."
+    "An ECG from a MATLAB file, with rate, age and sex where it has variables of these names; `BadRecord` when there is none."
     path = Path(path); found = matlab_arrays(path); n = len(leads)
     fits = {k: x for k, x in found.items() if not isinstance(x, str) and x.ndim == 2 and n in x.shape and x.size > n and name in (None, k)}
     if len(fits) != 1: raise BadRecord("no_signal", f"{path.name}: {len(fits)} matrices of {n} rows{'' if name is None else ' named ' + name} among {' '.join(found)[:100]}")
@@ -136,11 +136,18 @@ def read_matlab(path:str|Path,     # of the .mat file
     if to_mv is None and x.any() and (x.dtype.kind in "iu" or not np.mod(x[np.isfinite(x)], 1).any()):
         raise BadRecord("unreadable", f"{path.name}: whole numbers are a converter's counts, and there is no header that says how many make a mV")
     said = {k.rsplit(".")[-1].lower(): v for k, v in found.items()}
-    age, sex = said.get("age"), str(said.get("sex", "")).strip().upper()[:1]
+    rate = _rate(path.name, found); age, sex = said.get("age"), str(said.get("sex", "")).strip().upper()[:1]
     age = float(age.flat[0]) if isinstance(age, np.ndarray) and age.size == 1 else None
+    if None not in (fs, rate) and fs != rate: raise BadRecord("unreadable", f"{path.name} says {rate:g} Hz, {fs:g} is given")
     with np.errstate(over="ignore", invalid="ignore"): x = (x if x.shape[0] == n else x.T).astype(np.float32)*np.float32(1 if to_mv is None else to_mv)   # beyond float32: missing
-    return from_leads(read_id(path.with_suffix(".hea")), x, leads, fs,
+    return from_leads(read_id(path.with_suffix(".hea")), x, leads, fs or rate or 500., () if fs or rate else ("assumed rate 500 Hz",),
                       age=age if age is not None and 0 <= age <= 130 else None, sex=sex if sex in ("M", "F") else None, source=str(path.absolute()))
+
+def _rate(name, found): # Hz, by the scalars of a file that are called so and can be one; None where there is none
+    said = {float(v.flat[0]) for k, v in found.items() if k.rsplit(".")[-1].lower() in ("fs", "freq") and isinstance(v, np.ndarray) and v.size == 1}
+    rates = sorted(v for v in said if MIN_FS <= v <= MAX_FS)
+    if len(rates) > 1: raise BadRecord("unreadable", f"{name} says {' and '.join(f'{v:g}' for v in rates)} Hz")
+    return rates[0] if rates else None
 
 def matlab_samples(path:str|Path, n_leads:int=12)->int|None: # None where the beginning does not say
     "Samples a lead of a MATLAB file's signal, from its first 64 KB; `BadRecord` for what is no file of the folder."

@@ -242,11 +242,12 @@ class Pack:
             self.meta = read_json(self.folder/"meta.json")
             if self.meta["format"] != FORMAT: raise BadArgument("pack", f"of the format {FORMAT!r}; pack again", self.meta["format"])
             self._open(*(self.meta[k] for k in ("records", "parts", "index", "fs", "compact", "step_uv", "source")))
+            if read_json(self.folder/"meta.json") != self.meta: raise ECGError("the pack was packed anew while it was being opened; open it again")
         except ECGError: raise
         except (OSError, KeyError, TypeError, ValueError, IndexError, AttributeError) as e:
             raise ECGError(f"the pack is damaged: {'meta.json lacks ' if isinstance(e, KeyError) else ''}{e}; pack again") from None
 
-    def __reduce__(self): return Pack, (self.folder,)                  # a worker process opens the files itself
+    def __reduce__(self): return _reopened, (self.folder, self.meta.get("fingerprint"))          # a worker process opens the files itself
     def __len__(self): return self.meta["records"]
     def __repr__(self):
         kinds = Counter(KINDS[k] for k in self.kind[self.usable].tolist()); size = sum(p["bytes"] for p in self.meta["parts"])
@@ -270,7 +271,7 @@ class Pack:
         null = lambda name: self.column[name].is_null().to_numpy(zero_copy_only=False)
         self.own, self.usable = ~(null("own_codes") & null("own_patient")), null("reason")
         self.noted = self.column["notes"].value_lengths().fill_null(0).to_numpy(zero_copy_only=False) > 0
-        self._check_rows(np.array([p["bytes"] for p in parts])); self._mapped = [None]*len(parts)
+        self._check_rows(np.array([p["bytes"] for p in parts])); self._mapped = [_mapped(f, p["bytes"]) for f, p in files[1:]]
 
     def _check_rows(self, sizes): # nothing outside the parts is ever read
         u = self.usable; k, size = self.kind[u], np.array([2, 4, 0, 0])
@@ -279,6 +280,16 @@ class Pack:
         if good.all(): good = (self.offset[u] + self.bytes[u] <= sizes[self.part[u]]) & ((k > 1) | (self.bytes[u] == 12*self.samples[u]*size[k]))
         if not good.all(): raise ECGError(f"the pack is damaged: {int((~good).sum())} records lie outside their parts; pack again")
 
+def _mapped(file, size): # a part's bytes, which stay what they are when it is replaced; torch, unlike np.memmap, keeps no file open for it
+    x = torch.from_file(str(file), shared=False, size=size, dtype=torch.uint8).numpy() if size else np.empty(0, np.uint8)
+    x.flags.writeable = False
+    return x
+
+def _reopened(folder, fingerprint): # in another process: the pack whose rows were meant, or none
+    p = Pack(folder)
+    if p.meta.get("fingerprint") != fingerprint: raise ECGError(f"the pack in {p.folder.name} was packed anew since it was opened, so its rows are other records; open it again")
+    return p
+
 # %% ../nbs/05a_pack.ipynb #54681f0d
 from fastcore.basics import patch
 
@@ -286,7 +297,6 @@ from fastcore.basics import patch
 def steps(self:Pack, row:int)->tuple: # (int16 `(12, T)` and its gain, a number or `(12, 1)`), or (float32 in mV, None)
     "A record's samples as they are stored; a view of the file where it is not compact."
     k, at, n, kind = int(self.part[row]), int(self.offset[row]), int(self.samples[row]), self.kind[row]
-    if self._mapped[k] is None: self._mapped[k] = np.asarray(np.memmap(self.folder/"parts"/f"{k:05d}.bin", np.uint8, "r"))
     data = self._mapped[k][at:at + int(self.bytes[row])]; dtype = np.float32 if kind % 2 else np.int16
     try: x = data.view(dtype).reshape(12, n) if kind < 2 else unsqueeze(data, n, dtype)
     except (OSError, ValueError, pa.ArrowException): raise BadRecord("unreadable", f"the pack is damaged: its place in parts/{k:05d}.bin holds no samples; pack again") from None

@@ -220,7 +220,7 @@ def write_record(r:Record, folder:str|Path,
 
 # %% ../nbs/02_records.ipynb #7b376cf2
 def _whole(headers, files): # without those that are a segment of another; only what has no signal file of its name can have segments, so few are opened
-    signals, parts = {Path(f).stem for f in files if not f.endswith(".hea")}, set()
+    signals, parts = {f[:-4] for f in files if f.endswith((".dat", ".mat"))}, set()                  # annotations and tables may bear any record's name
     for p in headers:
         if p.stem in signals: continue
         try: parts |= {f"{name}.hea" for name, _ in read_header(p).segments if name != p.stem}
@@ -229,11 +229,11 @@ def _whole(headers, files): # without those that are a segment of another; only 
 
 def find_records(path:str|Path # a folder (searched through), or one record by any of its names
                 )->list:       # paths of headers, sorted
-    "Headers of all records at a place, a record of segments as one; folders behind symbolic links only where `header.links_allowed`."
+    "Headers of all records at a place, a record of segments as one; no hidden folders (.git, .snapshot), and those behind symbolic links only where `header.links_allowed`."
     path, seen, out = Path(path), set(), []
     if path.is_dir():
         for folder, inner, files in os.walk(path, followlinks=links_allowed()):
-            real = os.path.realpath(folder); inner[:] = [] if real in seen else inner     # a link may lead back up
+            real = os.path.realpath(folder); inner[:] = [] if real in seen else [d for d in inner if d[0] != "."]     # a link may lead back up
             if real not in seen: out += _whole([Path(folder, f) for f in files if f.endswith(".hea") and not f.startswith(".")], files)
             seen.add(real)
         return sorted(out)

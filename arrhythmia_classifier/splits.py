@@ -121,7 +121,8 @@ def code_pairs(e:Entry)->list: # labels to stratify by
     return [*e.codes, *combinations(sorted(e.codes), 2)]
 
 def _settled(unit, members, known): # side of a unit by the manifest, or None
-    got = {known[g]: g for g in sorted({e.group for e in members}, reverse=True) if g in known}
+    groups = {g for e in members for g in (e.group, f"record {e.record_id}")}             # a record counts under its name as long as its patient is unknown
+    got = {known[g]: g for g in sorted(groups, reverse=True) if g in known}
     if len(got) > 1: raise ECGError(f"the manifest has {' and '.join(f'{g!r} in {s}' for s, g in sorted(got.items()))}, which shall be together: let it forget one of them (Manifest.without)")
     return next(iter(got), None)
 
@@ -203,8 +204,9 @@ LIKENESS = .99   # from which two signals are one recording: PTB-XL's two rates 
 
 def signal_sha(r:Record)->str: # 32 hex digits
     "Hash of the signal in whole microvolts, its rate and its leads: equal for exact copies under any name."
-    uv = np.rint(r.signal[EIGHT].astype(np.float64)*1000).astype("<i4")
-    return hashlib.blake2b(f"{r.fs:g} {uv.shape}".encode() + uv.tobytes(), digest_size=16).hexdigest()
+    rows = EIGHT if r.lead_mask[:2].all() else slice(None)               # without both, the other limb leads do not follow
+    uv = np.rint(r.signal[rows].astype(np.float64)*1000).astype("<i4")
+    return hashlib.blake2b(f"{r.fs:g} {uv.shape} {r.lead_mask.tolist()}".encode() + uv.tobytes(), digest_size=16).hexdigest()
 
 @lru_cache(maxsize=1)
 def _projections(): # RandomState: its stream is the same in every release of NumPy, a Generator's is not
