@@ -18,6 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from .classifier import Classifier, cpu_threads
 from .core import LEADS, BadArgument, ECGError, float32_as
+from .explain import unlike_words
 from .labels import name_of
 from .model import Deployed, ModelConfig, WFDBResNetLSTM, deployed
 from .plot import plot_ecg
@@ -184,17 +185,19 @@ def main_code(p, classifier)->str: # `Prediction`
     return max(p.labels or p.probabilities, key=lambda c: p.probabilities[c]/(1 if p.labels else max(classifier.thresholds[column(classifier, c)], 1e-9)))
 
 def explain_plot(classifier:Classifier, record:Record,
-                 code:str=None,                       # of the class; None: the surest finding
+                 code:str=None,                       # of the class; None: that of the attribution, or the surest finding
                  method:str="integrated_gradients",   # or hires_cam, occlusion, grad_cam, attention
                  ax=None,                             # matplotlib Axes; None makes a figure in true size
-                 attribution:Attribution=None,        # if it is known already
+                 attribution:Attribution=None,        # of this record, if it is known already
                  **kw                                 # further arguments of `plot_ecg`
                 ):                                    # the Axes
     "The record on ECG paper, coloured by what speaks for a finding; raises `BadRecord`."
     if method not in METHODS: raise BadArgument("method", f"one of {', '.join(METHODS)}", method)
     check_signal(record, classifier.card.min_seconds); p = classifier.predict_one(record)
-    code = classifier.vocab.codes[column(classifier, code or main_code(p, classifier))]
-    a = attribution or METHODS[method](classifier, record, code)
-    said = f"classifier: {name_of(code)} {100*p.probabilities[code]:.0f} %{'' if code in p.labels else ' (not called)'}   {a.method.replace('_', ' ')}"
+    a = attribution; code = classifier.vocab.codes[column(classifier, code or a and a.code or main_code(p, classifier))]
+    if a and a.record_id != record.record_id: raise BadArgument("attribution", f"of record {record.record_id}", a.record_id)
+    if a and a.code not in ("", code): raise BadArgument("code", f"{a.code}, the attribution's, or left out", code)
+    a = a or METHODS[method](classifier, record, code)
+    said = f"classifier: {name_of(code)} {100*p.probabilities[code]:.0f} %{'' if code in p.labels else ' (not called)'}   {a.method.replace('_', ' ')}{unlike_words(p)}"
     show = dict(overlay=(a.times, a.values)) if a.method == "attention" else dict(tint=(a.times, a.values if a.values.ndim == 1 else smooth(a.values, a.times, .03)))
     return plot_ecg(record, ax, findings=said, **show, **kw)

@@ -25,6 +25,7 @@ from scipy.stats import fisher_exact, ks_2samp
 from .core import BadArgument, ECGError, atomic_path, write_json
 from .dataset import Rejected
 from .labels import name_of
+from .plot import plain
 from .reference import QUALITY, Sample, four_digits, quality_columns, quality_numbers, sample_from_bytes
 from .delta import batches, is_delta, table_at
 from .sources import stream
@@ -224,9 +225,9 @@ def plot_drift(r:dict, ref:Sample, cur:Sample, most:int=14):
     "The largest differences, and the distribution of the first of them."
     import matplotlib.pyplot as plt
     fig, (a, b) = plt.subplots(1, 2, figsize=(9, 3.6)); rows = sorted((o for o in r["rows"] if "psi" in o), key=lambda o: -o["psi"])[:most][::-1]
-    a.barh([f"{_label(o)[:26]} ({o['family']})" for o in rows], [o["psi"] for o in rows], color=["C3" if o["drift"] else "0.7" for o in rows]); a.axvline(.1, color="k", lw=.6, ls=":"); a.set_xlabel("PSI (red: drift)"); a.tick_params("y", labelsize=7)
+    a.barh([plain(f"{_label(o)[:26]} ({o['family']})") for o in rows], [o["psi"] for o in rows], color=["C3" if o["drift"] else "0.7" for o in rows]); a.axvline(.1, color="k", lw=.6, ls=":"); a.set_xlabel("PSI (red: drift)"); a.tick_params("y", labelsize=7)
     top = next((o for o in r["rows"] if "psi" in o), rows[-1]); of = lambda s: logit(s.p[:, s.codes.index(top["name"])]) if top["family"] == "score" else s.quality[top["name"]]
     v = [x[np.isfinite(x)] for x in map(of, (ref, cur))]; edges = np.linspace(*np.quantile(np.concatenate(v), [.005, .995]), 31) if np.ptp(np.concatenate(v)) else 3
     for x, l, c in zip(v, ("reference", "now"), ("0.5", "C3")): b.hist(x, edges, density=True, histtype="step", label=l, color=c)
-    b.set_xlabel(f"{_label(top)}" + (", logit" if top["family"] == "score" else f", {QUALITY[top['name']]}")); b.legend(fontsize=8); b.set_yticks([])
+    b.set_xlabel(_label(top) + (", logit" if top["family"] == "score" else f", {QUALITY[top['name']]}"), parse_math=False); b.legend(fontsize=8); b.set_yticks([])
     return fig

@@ -19,6 +19,7 @@ from .core import BadArgument, atomic_path
 from .decide import reliability
 from .labels import Vocabulary, name_of
 from .metrics import ranking
+from .plot import legend, plain
 
 # %% ../nbs/18_report.ipynb #d2e42f9f
 class Html(str):
@@ -183,21 +184,21 @@ def plot_roc(y, p,             # truth and probabilities `(N, C)`
              most:int=10,      # draw the most frequent classes only
             ):                 # the Axes
     "ROC curves, one a class."
-    ax = _axes(ax); ax.plot([0, 1], [0, 1], color="#999", lw=.8)
+    ax, lines = _axes(ax), []; ax.plot([0, 1], [0, 1], color="#999", lw=.8)
     for k, c in enumerate(_classes(y, vocab, most)):
         fpr, tpr = _thin(*curves(y[:, c], p[:, c])[:2])
-        ax.plot(np.r_[0, fpr], np.r_[0, tpr], _dashes[k//10 % 4], lw=1.4, label=vocab.abbrs[c])
-    ax.set(xlabel="1 − specificity", ylabel="sensitivity", aspect="equal", xlim=(-.01, 1.01), ylim=(-.01, 1.01)); ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, .5))
+        lines += ax.plot(np.r_[0, fpr], np.r_[0, tpr], _dashes[k//10 % 4], lw=1.4, label=vocab.abbrs[c])
+    ax.set(xlabel="1 − specificity", ylabel="sensitivity", aspect="equal", xlim=(-.01, 1.01), ylim=(-.01, 1.01)); legend(ax, lines, [vocab.abbrs[c] for c in _classes(y, vocab, most)], fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, .5))
     return ax
 
 def plot_pr(y, p, vocab:Vocabulary, ax=None, most:int=10):
     "Precision against sensitivity, one curve a class; a short line at the left marks the prevalence, what chance would give."
-    ax = _axes(ax)
+    ax, lines = _axes(ax), []
     for k, c in enumerate(_classes(y, vocab, most)):
         recall, precision = _thin(*curves(y[:, c], p[:, c])[1:]); found = recall > 0
-        line, = ax.plot(recall[found], precision[found], _dashes[k//10 % 4], lw=1.4, label=vocab.abbrs[c], drawstyle="steps-pre")
-        ax.plot([-.01, .03], [np.mean(y[:, c])]*2, color=line.get_color(), lw=2)
-    ax.set(xlabel="sensitivity (recall)", ylabel="precision", aspect="equal", xlim=(-.01, 1.01), ylim=(-.01, 1.01)); ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, .5))
+        lines += ax.plot(recall[found], precision[found], _dashes[k//10 % 4], lw=1.4, label=vocab.abbrs[c], drawstyle="steps-pre")
+        ax.plot([-.01, .03], [np.mean(y[:, c])]*2, color=lines[-1].get_color(), lw=2)
+    ax.set(xlabel="sensitivity (recall)", ylabel="precision", aspect="equal", xlim=(-.01, 1.01), ylim=(-.01, 1.01)); legend(ax, lines, [vocab.abbrs[c] for c in _classes(y, vocab, most)], fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, .5))
     return ax
 
 # %% ../nbs/18_report.ipynb #9aa01811
@@ -219,7 +220,7 @@ def plot_classes(metrics:dict, key:str="auc", ax=None):
     ax = _axes(ax, 5.4, .7 + .27*len(rows))
     for i, c in enumerate(rows): ax.plot([c[f"{key}_low"], c[f"{key}_high"]], [i, i], color="#5b7aa6", lw=2.5, solid_capstyle="round")
     ax.plot([c[key] for c in rows], range(len(rows)), "o", color="#0b3d75", ms=5)
-    ax.set_yticks(range(len(rows)), [f"{c['abbr']}  (n={c['n_positive']})" for c in rows], fontsize=8)
+    ax.set_yticks(range(len(rows)), [plain(f"{c['abbr']}  (n={c['n_positive']})") for c in rows], fontsize=8)
     ax.set(xlabel=f"{MEASURES.get(key, key)} with its {metrics['level']:.0%} interval", ylim=(-.6, len(rows) - .4)); ax.grid(axis="x", lw=.4)
     return ax
 

@@ -14,6 +14,7 @@ import numpy as np
 from .core import BadArgument
 from .labels import Vocabulary
 from .metrics import bootstrap_weights, evaluate, percentile_interval, ranker
+from .plot import legend, plain
 
 # %% ../nbs/09d_subgroups.ipynb #c22200ce
 BANDS = {"<40": (0, 40), "40-64": (40, 65), "65-79": (65, 80), "≥80": (80, np.inf)}   # years, the upper end not included
@@ -101,7 +102,7 @@ def plot_subgroups(results:dict, # title ("age", "sex", …) -> result of `subgr
     for k, (_, g) in enumerate(lines):
         if g["auc_low"] is not None: ax.plot([g["auc_low"], g["auc_high"]], [k, k], color="C0")
         ax.plot(g["auc"], k, "o", color="C0", mfc="white" if g["warning"] else "C0")
-    ax.set(yticks=range(len(lines)), yticklabels=[name for name, _ in lines], xlabel="macro ROC-AUC (patients in brackets)"); ax.invert_yaxis()
+    ax.set(yticks=range(len(lines)), yticklabels=[plain(name) for name, _ in lines], xlabel="macro ROC-AUC (patients in brackets)"); ax.invert_yaxis()
     return ax
 
 # %% ../nbs/09d_subgroups.ipynb #5247f715
@@ -146,8 +147,8 @@ def plot_decision_curve(y, p, vocab:Vocabulary, ax=None, at=None):
     "Net benefit over the threshold, a colour a class, dotted for calling everybody; returns the axes."
     import matplotlib.pyplot as plt
     if ax is None: _, ax = plt.subplots(figsize=(4.5, 3), dpi=72, layout="constrained")
-    r = decision_curves(y, p, vocab, at); ax.axhline(0, color=".5", lw=1, label="nobody")
+    r = decision_curves(y, p, vocab, at); lines = [ax.axhline(0, color=".5", lw=1, label="nobody")]
     for k, c in enumerate(r["classes"]):
-        ax.plot(r["at"], c["net_benefit"], color=f"C{k % 10}", label=c["abbr"]); ax.plot(r["at"], c["everybody"], ":", color=f"C{k % 10}")
-    top = max(1e-3, *(max(c["net_benefit"]) for c in r["classes"])); ax.set(ylim=(-.3*top, 1.1*top), xlabel="threshold", ylabel="net benefit a record"); ax.legend(fontsize=7)
+        lines += ax.plot(r["at"], c["net_benefit"], color=f"C{k % 10}", label=c["abbr"]); ax.plot(r["at"], c["everybody"], ":", color=f"C{k % 10}")
+    top = max(1e-3, *(max(c["net_benefit"]) for c in r["classes"])); ax.set(ylim=(-.3*top, 1.1*top), xlabel="threshold", ylabel="net benefit a record"); legend(ax, lines, ["nobody", *vocab.abbrs], fontsize=7)
     return ax

@@ -19,6 +19,7 @@ from .classifier import Classifier, Prediction
 from .core import BadArgument, BadRecord, atomic_path, progress
 from .dataset import rejection
 from .labels import name_of
+from .plot import plain
 from .recording import LONG, Recording, open_recording, window_grid
 from .records import Record
 
@@ -142,7 +143,7 @@ def plot(self:Timeline, codes=None, ax=None): # findings to show, by default tho
     if ax is None: _, ax = plt_axes(len(codes))
     minutes = self.edges/60; at = [self.codes.index(c) for c in codes]
     m = ax.pcolormesh(minutes, np.arange(len(codes) + 1), np.ma.masked_invalid(self.probabilities[:, at].T), vmin=0, vmax=1, cmap="magma_r")
-    ax.set(yticks=np.arange(len(codes)) + .5, yticklabels=[name_of(c) for c in codes], xlabel="minutes"); ax.invert_yaxis(); ax.set_facecolor(".85"); ax.figure.colorbar(m, ax=ax, label="probability")
+    ax.set(yticks=np.arange(len(codes)) + .5, yticklabels=[plain(name_of(c)) for c in codes], xlabel="minutes"); ax.invert_yaxis(); ax.set_facecolor(".85"); ax.figure.colorbar(m, ax=ax, label="probability")
     return ax
 
 def plt_axes(rows):

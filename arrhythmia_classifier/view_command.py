@@ -22,13 +22,14 @@ def write_paper(ax_of,     # (further arguments of `plot_ecg`) -> Axes
     "One page of ECG paper for each ten seconds in a .pdf; .svg and .png take one page."
     import matplotlib.pyplot as plt
     from matplotlib.backends.backend_pdf import PdfPages
+    from arrhythmia_classifier.plot import paper_layout
     kind = path.suffix[1:].lower(); starts = [10.*k for k in range(max(1, int(-(-(record.duration - 1/record.fs)//10))))]
     if kind != "pdf" and len(starts) > 1: raise BadArgument("--out", "a .pdf or .html file for more than 10 s, or --start and --seconds", path.name)
-    layout = "3x4" if record.duration >= 9.95 else "stack"
+    layout, leads = paper_layout(record, seconds=10.)                     # one for all pages, also for the last, which the record may not fill
     with atomic_path(path) as tmp:
         with (PdfPages(tmp) if kind == "pdf" else open(tmp, "wb")) as f:
             for start in starts:
-                fig = ax_of(layout=layout, start=start, seconds=min(10., record.duration) if len(starts) == 1 else 10., full=len(starts) > 1).figure
+                fig = ax_of(layout=layout, leads=leads, start=start, seconds=min(10., record.duration) if len(starts) == 1 else 10., full=len(starts) > 1).figure
                 try: f.savefig(fig) if kind == "pdf" else fig.savefig(f, format=kind, dpi=150, facecolor="white")
                 finally: plt.close(fig)
 

@@ -95,7 +95,8 @@ const value = (o, lead, t) => {                                                 
   const n = o.v.length/o.rows, f = Math.min(Math.max((t - o.t0)/o.dt, 0), n - 1), i = Math.min(Math.floor(f), n - 2), r = (o.rows > 1 ? lead*n : 0) + Math.max(i, 0);
   return n < 2 ? o.v[r]/127 : (o.v[r]*(1 - f + i) + o.v[r + 1]*(f - i))/127 };
 const narrow = () => innerWidth < 640;
-const S = { t: 0, span: Math.min(LEN, narrow() ? 4 : 10), layout: narrow() || LEN < 9.9 ? "stack" : "grid", gain: 10, overlay: D.overlays.length ? D.first : -1, shown: new Set(D.leads.map((_, i) => i).filter(i => D.there[i])), measure: false, points: [], hot: 0 };
+const few = D.there.filter(Boolean).length < 8;                                         // a quarter of the time of each would hide the rest
+const S = { t: 0, span: Math.min(LEN, narrow() ? 4 : 10), layout: narrow() || few || LEN < 9.9 ? "stack" : "grid", gain: 10, overlay: D.overlays.length ? D.first : -1, shown: new Set(D.leads.map((_, i) => i).filter(i => D.there[i])), measure: false, points: [], hot: 0 };
 """
 
 # %% ../nbs/17b_viewer.ipynb #84a8fdb9
