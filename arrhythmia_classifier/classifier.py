@@ -157,6 +157,7 @@ class Card:
     library:str=__version__
     created:str=""             # UTC
     sha256:str=""              # of model.pt2
+    precision:str=""           # of an .onnx file that is not float32: how it was made, and the first digits of its own SHA-256
 
     def __post_init__(self):                                            # name and version become names of folders
         if not re.fullmatch(r"\w[\w .+-]*", str(self.name)): raise BadArgument("name", "letters, digits and . _ + - between them", self.name)
@@ -170,6 +171,13 @@ class Card:
             if not all(isinstance(x, (int, float)) and np.isfinite(x) for x in v): raise BadArgument(k, "finite numbers", next(x for x in v if not (isinstance(x, (int, float)) and np.isfinite(x))))
         if lacks := next((l for l in self.labels if not {"code", "abbr", "name", "codes"} <= set(l)), None): raise BadArgument("labels", "dicts of code, abbr, name and codes", lacks)
         if list(self.leads) != list(LEADS): raise BadArgument("leads", " ".join(LEADS), self.leads)
+
+    @property
+    def model_version(self)->str: # the version in the registry, else 12 hexadecimal digits
+        "What its answers are kept under: the same only where weights, classes, thresholds, calibration and all else that makes an answer are."
+        if self.version: return "-".join(filter(None, (self.version, self.precision)))
+        made_of = (self.sha256, self.precision, self.fs, self.min_seconds, self.preprocessing, self.labels, self.thresholds, self.calibration, self.unlike)
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
 
 # %% ../nbs/11_classifier.ipynb #01508b25
 @dataclass

@@ -148,7 +148,7 @@ def read_results(path, card,           # `Card` of the classifier whose answers 
                  most:int=5000, seed:int=0)->tuple: # `Sample`, ids of all answered records, Counter of other models' rows
     "A sample of a classifier's answers."
     codes, thr = [l["code"] for l in card.labels], np.array(card.thresholds); since = _day(since); rng = np.random.default_rng(seed)
-    name, version = name or card.name, version or card.version or card.sha256[:12]; p, ids, counts, reasons, others, n = [], [], np.zeros(len(codes), int), Counter(), Counter(), 0
+    name, version = name or card.name, version or card.model_version; p, ids, counts, reasons, others, n = [], [], np.zeros(len(codes), int), Counter(), Counter(), 0
     for o in _lines(path):
         if "model_name" in o and (o["model_name"], o["model_version"]) != (name, version): others[f"{o['model_name']} {o['model_version']}"] += 1; continue
         if since and o.get("predicted_at") is None: raise BadArgument("since", "None for answers without their time", str(since))

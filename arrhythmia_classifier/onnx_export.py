@@ -13,6 +13,7 @@ import io, json, logging, tempfile, warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict
+from hashlib import sha256
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -84,7 +85,8 @@ class OnnxNetwork:
         ort = _need("onnxruntime"); path = Path(path)
         try: data = path.read_bytes()
         except OSError as e: raise BadArgument("model", "an .onnx file", path.name) from e
-        m = check_onnx(data, path.name, contrib); self.metadata = {p.key: p.value for p in m.metadata_props}
+        m = check_onnx(data, path.name, contrib); self.metadata = {p.key: p.value for p in m.metadata_props}; scheme = self.metadata.get("precision", "float32")
+        self.precision = "" if scheme == "float32" else f"{scheme}-{sha256(data).hexdigest()[:12]}"      # a float32 file answers as the pt2 archive, which was verified; another one by itself
         o = ort.SessionOptions(); o.intra_op_num_threads, o.inter_op_num_threads, o.log_severity_level = threads, 1, 3
         if self.metadata.get("precision") == "float16": o.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED   # the layout pass of onnxruntime 1.32 ends the process on it
         o.add_session_config_entry("session.intra_op.allow_spinning", "0")      # a busy neighbour must not make every small operator wait
@@ -99,7 +101,7 @@ class OnnxNetwork:
 def load_onnx_classifier(path, threads:int=1, contrib:bool=False)->Classifier:
     "A classifier from one `.onnx` file: its card is inside."
     net = OnnxNetwork(path, threads, contrib)
-    try: card = Card(**json.loads(net.metadata["card"]))
+    try: card = Card(**json.loads(net.metadata["card"]) | dict(precision=net.precision))
     except (TypeError, ValueError, KeyError) as e: raise ECGError(f"the card in {Path(path).name} can't be used: {e}") from None
     return Classifier(net, card)
 

@@ -9,6 +9,8 @@ __all__ = ['SparkOpt', 'ModelsOpt', 'WhereOpt', 'SPARK_COMMANDS', 'place_of', 's
            'fetch']
 
 # %% ../nbs/19k_spark_commands.ipynb #bd135eef
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -29,10 +31,13 @@ def place_of(table:Path)->str: # absolute folder or name
 def shared_model(c, models:Path)->Path: # `Classifier` -> folder of the copy
     "The classifier's copy in a folder that workers see, made unless it is there."
     from arrhythmia_classifier.classifier import Classifier
-    folder = Path(models).resolve()/c.card.name/(c.card.version or c.card.sha256[:12])          # the card lets no other characters into names than those of a folder
+    if c._model is None and not hasattr(c, "_archive"): raise BadArgument("--model", "a classifier's folder or one of the registry, with --spark", "an .onnx file")
+    folder = Path(models).resolve()/c.card.name/c.card.model_version          # the card lets no other characters into names than those of a folder
     if not (folder/"card.json").is_file(): c.save(folder)
-    elif Classifier.load(folder).card.sha256 != c.card.sha256: raise BadArgument("models", f"a folder without another {c.card.name} of this version", str(folder))
+    elif _said(Classifier.load(folder).card) != _said(c.card): raise BadArgument("models", f"a folder without another {c.card.name} of this version", str(folder))
     return folder
+
+def _said(card): return json.dumps(asdict(card), sort_keys=True)              # as it is written: a tuple is a list there
 
 # %% ../nbs/19k_spark_commands.ipynb #a0207b2c
 def ingest_on_spark(records:Path, table:Path, labels:str="auto", rate:int|None=None)->dict: # counts, as of `delta.ingest`
@@ -47,8 +52,7 @@ def ingest_on_spark(records:Path, table:Path, labels:str="auto", rate:int|None=N
 def batch_on_spark(records:Path, results:Path, c, models:Path, batch_size:int=32, where:str|None=None)->dict: # counts, as of `delta.run_batch`
     "The nightly job."
     from arrhythmia_classifier.spark import run_spark, spark_session
-    name, version = c.card.name, c.card.version or c.card.sha256[:12]
-    return run_spark(spark_session(), place_of(records), place_of(results), shared_model(c, models), name, version, batch_size, where)
+    return run_spark(spark_session(), place_of(records), place_of(results), shared_model(c, models), c.card.name, c.card.model_version, batch_size, where)
 
 # %% ../nbs/19k_spark_commands.ipynb #6ae2eb4c
 def fetch(table: Annotated[Path, typer.Argument(metavar="TABLE", help="Table of answers or of recordings, by name or folder.", show_default=False)],

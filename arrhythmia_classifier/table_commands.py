@@ -100,14 +100,13 @@ def batch(records: Annotated[Optional[Path], typer.Option(help="Delta table of r
     from arrhythmia_classifier.choose import choose_model
     from arrhythmia_classifier.tracking import Home
     h = Home(home); torch.set_num_threads(threads); c = choose_model(model, h, name, threads=threads); results = results or h.predictions
-    version = c.card.version or c.card.sha256[:12]
     if spark:
         from arrhythmia_classifier.spark_commands import batch_on_spark
         r = batch_on_spark(records or h.records, results, c, models or h.path/"models", batch_size, where)
     else:
         from arrhythmia_classifier.delta import run_batch
         with stop_flag() as stop, _for_workers(c, workers, partial(choose_model, model, h, name, None, threads)) as load:
-            r = run_batch(records or h.records, results, load, c.card.name, version, batch_size, chunk, workers, stop)
+            r = run_batch(records or h.records, results, load, c.card.name, c.card.model_version, batch_size, chunk, workers, stop)
     r |= dict(results=str(results)); event("answered", **r)
     if as_json: out(r)
     else:
