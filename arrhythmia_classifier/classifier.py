@@ -283,7 +283,7 @@ def attention(self:Classifier, record:Record)->tuple:
 def from_model(cls:Classifier, model:WFDBResNetLSTM, vocab:Vocabulary, thresholds=None, calibration=None, **card):
     "A classifier from a model in memory; without thresholds (`(C,)`) 0.5, without calibration (`Calibration`) none."
     C = len(vocab); scale, bias = (calibration.scale_, calibration.bias_) if calibration else (np.ones(C), np.zeros(C))
-    info = Card(vocabulary_to_list(vocab), model.config.fs, [float(f"{t:.6g}") for t in (np.full(C, .5) if thresholds is None else thresholds)],
+    info = Card(vocabulary_to_list(vocab), model.config.fs, [float(t) for t in (np.full(C, .5) if thresholds is None else thresholds)],
                 dict(scale=[float(o) for o in scale], bias=[float(o) for o in bias]), model=asdict(model.config),
                 created=datetime.now(timezone.utc).isoformat(timespec="seconds"), **card)
     out = cls(deployed(model).cpu(), info); out._model = copy.deepcopy(model).cpu().eval()
