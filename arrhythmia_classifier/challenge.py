@@ -41,12 +41,12 @@ def challenge_columns(vocab:Vocabulary)->np.ndarray: # 0 or 1, `(C, 26)`
     return M
 
 def _to_challenge(v, vocab, name): # an array in a vocabulary, or the codes of each record -> bool `(N, 26)`
-    if isinstance(v, np.ndarray) and v.dtype != object or hasattr(v, "__array__"):
-        v = np.asarray(v)
+    if hasattr(v, "__array__"): v = np.asarray(v)
+    if isinstance(v, np.ndarray) and not (v.dtype.kind in "OU" and (v.ndim == 1 or any(isinstance(c, str) for c in v.flat))):      # of texts or lists, as a table's column is: codes
         if v.ndim != 2 or v.shape[1] != len(vocab) or not np.isin(v, (0, 1)).all():
             raise BadArgument(name, f"of 0 and 1 in the shape (N, {len(vocab)}), or the codes of each record", (v.shape, str(v.dtype)))
         return (v.astype(int) @ challenge_columns(vocab).astype(int)) > 0
-    rows = [[codes] if isinstance(codes, str) else list(codes) for codes in v]
+    rows = [list(codes) if np.iterable(codes) and not isinstance(codes, str) else [codes] for codes in v]
     if wrong := [c for codes in rows for c in codes if not isinstance(c, str)]: raise BadArgument(name, "an array of 0 and 1, or text codes of each record", wrong[0])
     return np.array([CHALLENGE.encode([SCP_TO_SNOMED.get(c, c) for c in codes]) for codes in rows]).reshape(len(rows), len(CHALLENGE)) > 0
 

@@ -11,7 +11,7 @@ __all__ = ['MAX_SAMPLES', 'SHAPES', 'BATCH_SECONDS', 'lstm_any_length', 'export_
 # %% ../nbs/11_classifier.ipynb #15693d49
 import copy, hashlib, io, json, re, zipfile
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from .header import MAX_FS, MIN_FS
 from .labels import Vocabulary, to_snomed, vocabulary_from_list, vocabulary_to_list
 from .model import Deployed, ModelConfig, WFDBResNetLSTM, deployed
 from .records import Record, check_signal, resampled
+from .reference import recounted, sample_from_bytes, sample_to_bytes
 from .unlike import Unlike, signal_features
 
 # %% ../nbs/11_classifier.ipynb #cb54a615
@@ -310,7 +311,7 @@ def attention(self:Classifier, record:Record)->tuple:
 def from_model(cls:Classifier, model:WFDBResNetLSTM, vocab:Vocabulary, thresholds=None, calibration=None, **card):
     "A classifier from a model in memory; without thresholds (`(C,)`) 0.5, without calibration (`Calibration`) none."
     C = len(vocab); scale, bias = (calibration.scale_, calibration.bias_) if calibration else (np.ones(C), np.zeros(C))
-    info = Card(vocabulary_to_list(vocab), model.config.fs, [float(f"{t:.6g}") for t in (np.full(C, .5) if thresholds is None else thresholds)],
+    info = Card(vocabulary_to_list(vocab), model.config.fs, [float(t) for t in (np.full(C, .5) if thresholds is None else thresholds)],
                 dict(scale=[float(o) for o in scale], bias=[float(o) for o in bias]), model=asdict(model.config),
                 created=datetime.now(timezone.utc).isoformat(timespec="seconds"), **card)
     out = cls(deployed(model).cpu(), info); out._model = copy.deepcopy(model).cpu().eval()
@@ -346,6 +347,17 @@ def load(cls:Classifier, folder, device=None):
     if card.sha256 and hashlib.sha256(archive).hexdigest() != card.sha256: raise ECGError(f"{folder.name}/model.pt2 is not the one that card.json describes")
     out = cls(load_pt2(archive, device), card, device); out._archive = archive
     if (folder/"reference.parquet").is_file(): out.reference = (folder/"reference.parquet").read_bytes()
+    return out
+
+# %% ../nbs/11_classifier.ipynb #fca9d3af
+@patch
+def with_thresholds(self:Classifier, thresholds, # of probabilities, one for all or `(C,)`
+                    aim:str|None=None            # how they were chosen, for the card
+                   )->Classifier:
+    "The same network with other thresholds; its reference is recounted, or dropped (None) where it doesn't tell, see `reference.recounted`."
+    t = [float(v) for v in np.broadcast_to(thresholds, len(self.vocab))]; s = self.reference and recounted(sample_from_bytes(self.reference), t); out = copy.copy(self)
+    training = {k: v for k, v in self.card.training.items() if k != "threshold_aim"} | (dict(threshold_aim=aim) if aim else {})
+    out.card, out.thresholds, out.reference = replace(self.card, thresholds=t, version="", training=training), np.array(t), sample_to_bytes(s) if s else None
     return out
 
 # %% ../nbs/11_classifier.ipynb #b02ff507

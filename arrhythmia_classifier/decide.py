@@ -8,6 +8,8 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/decide.html.md"""
 __all__ = ['FLOOR', 'sigmoid', 'Calibration', 'reliability', 'calibration_errors', 'Thresholds']
 
 # %% ../nbs/09b_decide.ipynb #f50db08f
+from decimal import ROUND_FLOOR, Context
+
 import numpy as np
 
 from .core import BadArgument
@@ -64,6 +66,9 @@ def calibration_errors(y, p, bins:int=10)->dict: # `(N, C)` -> `ece` and `brier`
 # %% ../nbs/09b_decide.ipynb #1f0e4ff3
 FLOOR = .05   # lowest threshold of a rare class whose aim is F1
 
+def _short(t, p): # a threshold, scores -> with six digits, rounded down if need be, where that calls the same of them; else all its digits
+    return next((v for v in (float(f"{t:.6g}"), float(Context(6, ROUND_FLOOR).create_decimal(float(t)))) if np.array_equal(p >= v, p >= t)), float(t))
+
 class Thresholds:
     "Per-class decision thresholds: a class is present where `p >= thresholds_`; `rare_` marks those that share one."
     def __init__(self,
@@ -83,10 +88,10 @@ class Thresholds:
 
     def fit(self, y, p): # `(N, C)` each
         y, p = np.asarray(y) > .5, np.asarray(p, float); self.rare_ = rare = self._count(y) < self.least
-        self.thresholds_ = np.array([np.nan if rare[c] else self._best(y[:, c], p[:, c]) for c in range(y.shape[1])])
+        self.thresholds_ = np.array([np.nan if rare[c] else _short(self._best(y[:, c], p[:, c]), p[:, c]) for c in range(y.shape[1])])
         if rare.any():
             pool = rare if self._count(y[:, rare].ravel()) >= self.least else np.ones_like(rare)         # too few even together: all classes
-            t = self._best(y[:, pool].ravel(), p[:, pool].ravel())
+            t = _short(self._best(y[:, pool].ravel(), p[:, pool].ravel()), p[:, pool])
             self.thresholds_[rare] = max(t, FLOOR) if self.kind == "f1" else t
         return self
 

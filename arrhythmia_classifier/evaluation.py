@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from .challenge import challenge_columns, challenge_score
 from .classifier import Classifier
 from .core import BadArgument, ECGError, atomic_path, progress, write_json
-from .corpora import corpus_of, find_corpus
+from .corpora import corpus_of, find_corpus, open_folder, read_rows
 from .dataset import Rejected
 from .decide import sigmoid
 from .delta import is_delta
@@ -99,11 +99,13 @@ def labelled_stream(path, vocab:Vocabulary, rate:int|None=None, fs:float|None=No
     try: return stream(path, "scp", rate, fs, read_or_open)
     except BadArgument: return stream(path, "auto", rate, fs, read_or_open)             # no SCP statements there
 
-def corpus_finder(path): # any source
+def corpus_finder(path, rate:int|None=None, fs:float|None=None): # any source; rate and fs as for `stream`
     "A function of a record's id and place that names its corpus or hospital, where several lie together; else ''."
     if is_pack(path): known = {e.record_id: e.source for e in Pack(path).entries}; return lambda record_id, where: known.get(record_id) or ""
     if is_delta(path): return lambda record_id, where: ""
-    layout = find_corpus(path); layout = layout._replace(root=Path(os.path.abspath(layout.root)))
+    layout = find_corpus(path)
+    if layout.table and "source" in next(read_rows(layout.table), ()): known = {e.record_id: e.source for e in open_folder(path, "auto", rate, fs).entries}; return lambda record_id, where: known.get(record_id) or ""
+    layout = layout._replace(root=Path(os.path.abspath(layout.root)))
     return lambda record_id, where: corpus_of(where, layout)
 
 # %% ../nbs/18c_evaluate.ipynb #9f474d64
@@ -149,7 +151,7 @@ def gather(classifier:Classifier,
     "Go through the sources once: `Scored`s, rejections (record -> reason, detail), number of records without a diagnosis."
     scored, rejected, unlabelled, several = [], {}, 0, len(sources) > 1
     for name, path in sources.items():
-        seen, corpus = set(), corpus_finder(path); key = (lambda i: f"{name}/{i}") if several else str
+        seen, corpus = set(), corpus_finder(path, rate, classifier.card.fs); key = (lambda i: f"{name}/{i}") if several else str
         wanted = lambda r: only is None or isinstance(r, Rejected) or corpus(r.record_id, getattr(r, "source", "")) == only
         for item, q in progress(answered(classifier, filter(wanted, labelled_stream(path, classifier.vocab, rate, classifier.card.fs))), name, unit="rec"):
             write(q, name, getattr(item, "codes", None))

@@ -134,7 +134,7 @@ def _training(card):
             Part("Thresholds and calibration", {"Thresholds": f"one a finding, chosen on the validation records for the best {t['threshold_aim']}" if "threshold_aim" in t else None,
                           "Calibration": "logistic of scale × logit + bias, one pair a finding, fitted on the validation records" if any(s != 1 for s in card.calibration["scale"]) else "none: scale 1 everywhere",
                           "Before calibration": _line(c.get("before")), "After calibration": _line(c.get("after")), "Updating": f"fine-tuned from {t['finetuned']['base']}; what is evaluated is the artifact of this card" if "finetuned" in t else "none: what is evaluated is the artifact of this card"},
-                 [(["Finding", "Code", "Codes read as this finding", "Threshold"], [[l["name"], l["code"], ", ".join(l.get("codes") or [l["code"]]), th] for l, th in zip(card.labels, card.thresholds)],
+                 [(["Finding", "Code", "Codes read as this finding", "Threshold"], [[l["name"], l["code"], ", ".join(l.get("codes") or [l["code"]]), float(f"{th:.6g}")] for l, th in zip(card.labels, card.thresholds)],
                    "The findings it knows, and the probability from which each is reported")])]
 
 _measures = dict(auc="ROC-AUC", ap="PR-AUC", f1="F1", sensitivity="Sensitivity", specificity="Specificity", ppv="PPV")

@@ -8,6 +8,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/recording.html.md"""
 __all__ = ['LONG', 'Recording', 'open_recording', 'read_or_open', 'Grid', 'window_grid']
 
 # %% ../nbs/02d_recording.ipynb #d554ddd9
+import os
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
@@ -34,6 +35,7 @@ class Recording:
     sex:str|None=None
     patient_id:str|None=None
     links:bool|None=None    # see `header.links_allowed`
+    source:str=""           # where it came from, as of a `Record`
 
     @property
     def duration(self)->float:
@@ -47,11 +49,11 @@ def open_recording(record,              # a `Record`, or what `read_record` take
                   )->Recording:
     "Open a record for reading in pieces; `BadRecord` if it can't be used."
     if not isinstance(record, Record):
-        h = read_header(header_path(record), links)
-        if is_direct(h) and not np.isnan(h.to_mv).any(): h = settled(h, links); return Recording(h.record_id, h.fs, count_samples(h, links), h, None, h.codes, h.age, h.sex, h.patient_id, links)
+        path = header_path(record); h = read_header(path, links)
+        if is_direct(h) and not np.isnan(h.to_mv).any(): h = settled(h, links); return Recording(h.record_id, h.fs, count_samples(h, links), h, None, h.codes, h.age, h.sex, h.patient_id, links, os.path.abspath(path))
         record = read_record(record, links=links)
     r = record
-    return Recording(r.record_id, r.fs, r.signal.shape[1], None, r, r.codes, r.age, r.sex, r.patient_id)
+    return Recording(r.record_id, r.fs, r.signal.shape[1], None, r, r.codes, r.age, r.sex, r.patient_id, source=r.source)
 
 # %% ../nbs/02d_recording.ipynb #6dc13758
 LONG = 600.   # seconds: what is longer is answered window by window
@@ -70,7 +72,7 @@ def piece(self:Recording, start:int, stop:int # first sample and one past the la
          )->Record:
     "A part of the recording as a `Record`."
     if not 0 <= start < stop <= self.n_samples: raise BadArgument("start, stop", f"0 ≤ start < stop ≤ {self.n_samples}", (start, stop))
-    known = dict(codes=self.codes, age=self.age, sex=self.sex, patient_id=self.patient_id)
+    known = dict(codes=self.codes, age=self.age, sex=self.sex, patient_id=self.patient_id, source=self.source)
     if self.whole is not None:
         r = self.whole; rows = r.lead_mask.copy()
         if rows[:6].sum() >= 2: rows[:6] = True

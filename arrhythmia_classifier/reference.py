@@ -6,12 +6,12 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/reference.html.md"""
 
 # %% auto #0
 __all__ = ['QUALITY', 'quality_numbers', 'Sample', 'thin', 'quality_columns', 'four_digits', 'sample_to_bytes',
-           'sample_from_bytes', 'sample_of']
+           'sample_from_bytes', 'recounted', 'sample_of']
 
 # %% ../nbs/10b_reference.ipynb #3a5dedda
 import json, math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 
 import numpy as np
@@ -90,6 +90,14 @@ def sample_from_bytes(data:bytes)->Sample:
     n, each = h["rows"]; column = lambda name, k: np.array(t[name].to_pylist()[:k], float)
     p = np.stack([column(f"p{j}", n) for j in range(len(h["codes"]))], 1) if n else np.zeros((0, len(h["codes"])))
     return Sample(h["codes"], h["thresholds"], p, np.array(h["counts"]), h["n_ok"], h["reasons"], {k: column(f"q_{k}", m) for k, m in each.items()}, h["about"])
+
+# %% ../nbs/10b_reference.ipynb #29beb68f
+def recounted(s:Sample, thresholds # of their probabilities, `(C,)`
+             )->Sample|None:       # None: too many probabilities agree with a threshold in four digits, or some were not kept and records were rejected beside them
+    "The sample at other thresholds: the labels of the records whose probabilities it keeps. A count may be off by one, or a tenth of the rarer side."
+    p, t = four_digits(s.p), four_digits(thresholds); counts = (p >= t).sum(0)
+    if len(p) < s.n_ok and s.reasons or ((p == t).sum(0) > np.maximum(1, .1*np.minimum(counts, len(p) - counts))).any(): return None
+    return replace(s, thresholds=[float(v) for v in thresholds], counts=counts, n_ok=len(p))
 
 # %% ../nbs/10b_reference.ipynb #b37e95e1
 def sample_of(classifier,       # a `Classifier`
