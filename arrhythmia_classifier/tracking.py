@@ -29,22 +29,23 @@ _settings = dict(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", MLFLOW_AL
 
 class Home:
     "The folder with a project's registry, tables and runs."
-    def __init__(self, path=None): # None: $ARRHYTHMIA_HOME, or arrhythmia-home in the current folder
-        self.path = Path(path or os.environ.get("ARRHYTHMIA_HOME") or "arrhythmia-home").expanduser().resolve()
+    def __init__(self, path=None, # None: $ARRHYTHMIA_HOME, or arrhythmia-home in the current folder
+                 own=False): # the registry is the home's own file, whatever the environment says
+        self.own, self.path = own, Path(path or os.environ.get("ARRHYTHMIA_HOME") or "arrhythmia-home").expanduser().resolve()
 
     def __repr__(self): return f"Home({self.path.name})"
 
     records = property(lambda self: self.path/"tables"/"ecg_records", doc="Folder of the table of recordings.")
     predictions = property(lambda self: self.path/"tables"/"ecg_predictions", doc="Folder of the table of answers.")
     runs = property(lambda self: self.path/"runs", doc="Where trainings keep their checkpoints.")
-    tracking_uri = property(lambda self: os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path/'mlflow.db'}",
-                            doc="Of MLflow's store.")
-    registry_uri = property(lambda self: os.environ.get("MLFLOW_REGISTRY_URI") or self.tracking_uri, doc="Of the model registry.")
+    file_uri = property(lambda self: f"sqlite:///{self.path/'mlflow.db'}", doc="Of the home's own file.")
+    tracking_uri = property(lambda self: not self.own and os.environ.get("MLFLOW_TRACKING_URI") or self.file_uri, doc="Of MLflow's store.")
+    registry_uri = property(lambda self: not self.own and os.environ.get("MLFLOW_REGISTRY_URI") or self.tracking_uri, doc="Of the model registry.")
 
     @property
     def empty(self)->bool:
         "Whether the registry is a file here that nobody has made yet: looking into it would make it."
-        return self.registry_uri == f"sqlite:///{self.path/'mlflow.db'}" and not (self.path/"mlflow.db").exists()
+        return self.registry_uri == self.file_uri and not (self.path/"mlflow.db").exists()
 
     def mlflow(self):
         "The mlflow module, pointed to this home: quiet, offline, without pickles."
