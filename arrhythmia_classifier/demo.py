@@ -8,7 +8,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/demo.html.md"""
 __all__ = ['FS', 'demo_records', 'test_metrics', 'run_demo', 'scan_some']
 
 # %% ../nbs/19b_demo.ipynb #47a1a81e
-import time
+import os, shlex, time
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def run_demo(folder,              # where everything goes
              say=print,
             )->dict:              # places and figures
     "Train, test, register, promote, ingest, predict, and write a page that shows it."
-    folder, begun = Path(folder), time.time(); home = Home(folder); folder.mkdir(parents=True, exist_ok=True)
+    folder, begun = Path(folder), time.time(); home = Home(folder, own=True); folder.mkdir(parents=True, exist_ok=True)
     corpus, parts = demo_records(folder, data, records, seed, say)
     vocab, rare = vocabulary_of((e.codes for e in parts["train"]), min(20, max(2, len(parts["train"])//20)))
     open_part = lambda k, **kw: corpus.dataset(parts[k], vocab, FS, **kw)
@@ -131,7 +131,8 @@ def _files(home, folder, data):
             "Metrics": (folder/"metrics.json", "of the test records")} | ({} if data else {"WFDB files": (next(folder.glob("records-*")), "the synthetic records")})
 
 def _next(folder, data):
-    some = data or next(folder.glob("records-*"))
-    return {"What records hold": f"arrhythmia inspect {some}", "Findings of a record, or of a folder": f"arrhythmia predict {some} --home {folder}",
-            "Train on your own records": f"arrhythmia train YOUR_RECORDS --home {folder}",
-            "Look at the runs": f"mlflow ui --backend-store-uri sqlite:///{folder}/mlflow.db"}
+    some, q = shlex.quote(str(data or next(folder.glob("records-*")))), shlex.quote(str(folder))
+    here = "".join(f"{k}= " for k in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI") if os.environ.get(k))     # empty for this command: the demo's registry
+    return {"What records hold": f"arrhythmia inspect {some}", "Findings of a record, or of a folder": f"{here}arrhythmia predict {some} --home {q}",
+            "Train on your own records": f"{here}arrhythmia train YOUR_RECORDS --home {q}",
+            "Look at the runs": "mlflow ui --backend-store-uri " + shlex.quote(f"sqlite:///{folder}/mlflow.db")}

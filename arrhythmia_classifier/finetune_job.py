@@ -22,7 +22,6 @@ from .gate import GUARD, PATIENTS, guard_intervals
 from .jobs import RECIPES, TrainSettings, train_job
 from .labels import SCP, name_of
 from .log import event
-from .longrun import run_lock
 from .metrics import compare_auc
 from .ranks import join_ranks
 from .record_commands import say
@@ -116,14 +115,13 @@ def finetune_job(settings:FinetuneSettings|None, # None: those of the run that i
         if not resume and base.card.sha256 != settings.base_sha256: say(f"  {settings.base} is another classifier now: the run goes on with the one that it began with")
         resume, base = True, Classifier.load(folder/"base")
         if base.card.sha256 != settings.base_sha256: raise BadArgument("run", "a folder with the base that its settings name", f"{folder}, where another start has put {base.card.sha256[:12]}")
-    elif not ranks.rank:                                                  # under torchrun, one process writes
-        with run_lock(folder): base.save(folder/"base")
-    s = settings; told = {}
+    s = settings; told = {}; keep = (lambda: None) if known else lambda: base.save(folder/"base")
+    if s.retain and not any(getattr(r, "codes", ()) for r in stream(s.retain)): raise BadArgument("retain", "labelled records", s.retain)     # now, not after the training
     def begin(vocab): return dict(start=start_from(base, s.freeze, s.layer_decay), about=about_base(base, vocab, s.freeze, s.layer_decay))
     def check(tuned, entries):
         told["retained"] = r = retained(base, tuned, stream(s.retain), [e.record_id for e in entries], {e.patient_id for e in entries if e.patient_id}, seed=s.seed) if s.retain else dict(checked=False)
         say(retained_line(r)); write_json(folder/"retained.json", r); event("retained", "warning" if r.get("verdict") == "worse" or any(c["falls"] for c in r.get("classes", ())) else "info", **r)
         return told
-    got = train_job(s, folder, home, resume, device, register, say, on_epoch, base.vocab if s.labels == "base" else None, begin, check)
+    got = train_job(s, folder, home, resume, device, register, say, on_epoch, base.vocab if s.labels == "base" else None, keep, begin, check)
     if got: write_json(folder/"result.json", got := got | told)
     return got

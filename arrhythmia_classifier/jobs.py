@@ -35,7 +35,7 @@ from .ranks import join_ranks
 from .report import plot_history
 from .sources import open_corpus
 from .splits import kept_split, load_manifest, split
-from .tracking import MODEL, Home, log_training
+from .tracking import MODEL, Home, check_name, log_training
 from .train import TrainConfig
 
 # %% ../nbs/19a_jobs.ipynb #99ce2ac4
@@ -100,7 +100,7 @@ class TrainSettings:
             if getattr(self, k) < 1: raise BadArgument(k, "at least 1", getattr(self, k))
         if self.teachers < 0: raise BadArgument("teachers", "at least 0", self.teachers)
         if not 0 < self.share <= 1: raise BadArgument("share", "in (0, 1]", self.share)
-        Thresholds(self.aim); loss_of(self.loss, self.gamma); self.config; self.network(1); self.augmentation                       # raise where they must
+        check_name(self.name); Thresholds(self.aim); loss_of(self.loss, self.gamma); self.config; self.network(1); self.augmentation                       # raise where they must
         if self.crop is not None and self.crop < 1: raise BadArgument("crop", "at least 1 second", self.crop)
 
     @classmethod
@@ -208,6 +208,7 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
               home:Home,                   # where the model is registered
               resume:bool=False, device=None, register:bool=True, say=print, on_epoch=lambda row: None,
               vocab=None,                  # the classes; None: as the settings say
+              first=lambda: None,          # done in the folder before all else, by the process that writes
               begin=lambda vocab: {},      # of the classes: `start` and `about` of `fit_classifier`
               check=lambda classifier, entries: {}, # of what came out and the records it has seen: more for the card's metrics
              )->dict:                      # folder, classifier, version, metrics, seconds; nothing in the other processes of torchrun
@@ -215,7 +216,9 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
     ranks = join_ranks(); folder = Path(ranks.agreed(str(folder))); new = not ranks.rank and not folder.exists()
     if resume and not (folder/"settings.json").is_file(): raise BadArgument("resume", "the folder of a run", str(folder))
     with nullcontext() if ranks.rank else run_lock(folder):               # only who holds the folder may remove it
-        try: return _train_in(ranks, folder, settings, home, resume, device, register, say, on_epoch, vocab, begin, check)
+        try:
+            if not ranks.rank: first()
+            return _train_in(ranks, folder, settings, home, resume, device, register, say, on_epoch, vocab, begin, check)
         except Exception:
             if new and not any(folder.rglob("checkpoint.safetensors")): shutil.rmtree(folder, ignore_errors=True)   # a run that could not begin leaves nothing
             raise
