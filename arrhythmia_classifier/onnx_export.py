@@ -9,7 +9,7 @@ __all__ = ['OPERATORS', 'CONTRIB', 'INPUTS', 'OUTPUTS', 'STEP', 'OPSET', 'SCHEME
            'OnnxNetwork', 'load_onnx_classifier', 'verify_network', 'export_onnx', 'quantise', 'export_model']
 
 # %% ../nbs/12_onnx_export.ipynb #01869eb0
-import io, json, logging, tempfile, warnings
+import json, logging, tempfile, warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,10 +21,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .classifier import Card, Classifier, check_pt2, export_pt2, lstm_any_length
+from .classifier import Card, Classifier
 from .core import BadArgument, ECGError, MissingExtra, atomic_path
 from .dataset import Rejected
 from .model import ModelConfig
+from .pt2 import check_pt2, export_pt2, lstm_any_length
 
 # %% ../nbs/12_onnx_export.ipynb #4ff89c3a
 def _need(name): # a module of the extra

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from arrhythmia_classifier.classifier import Classifier, load_pt2, lstm_any_length
+from arrhythmia_classifier.classifier import Classifier
 from arrhythmia_classifier.labels import Label, Vocabulary
 from arrhythmia_classifier.model import ModelConfig, WFDBResNetLSTM, fold_batchnorm
 from arrhythmia_classifier.onnx_export import OnnxNetwork, export_onnx, quantise
+from arrhythmia_classifier.pt2 import load_pt2, lstm_any_length
 
 
 def network(signals, n_classes=71, seed=0):

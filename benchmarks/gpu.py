@@ -260,7 +260,7 @@ class Bench:
         return dict(inference_records_per_s=out, inference_batch=self.B)
 
     def pt2(self): # the classifier that ships, as it was exported on a CPU: on the card as there, on the shapes that every export is checked on, and a record alone as in its batch
-        from arrhythmia_classifier.classifier import SHAPES, load_pt2
+        from arrhythmia_classifier.pt2 import SHAPES, load_pt2
         file = HERE.parent/"arrhythmia_classifier"/"data"/"models"/"ptbxl"/"model.pt2"; cpu, net = load_pt2(file), load_pt2(file, self.dev); gaps, alone, g = {}, 0., torch.Generator().manual_seed(1)
         with torch.inference_mode(), float32_as("ieee"):
             for B, seconds in SHAPES:

@@ -115,7 +115,7 @@ o = ort.SessionOptions(); o.intra_op_num_threads = 1
 s = ort.InferenceSession(sys.argv[1], o, providers=["CPUExecutionProvider"])
 print(s.run(None, dict(signal=np.zeros((1, 12, 5000), np.float32), lengths=np.array([5000])))[0].shape)"""),
             pt2=("model.pt2", """import sys, torch
-from arrhythmia_classifier.classifier import load_pt2
+from arrhythmia_classifier.pt2 import load_pt2
 torch.set_num_threads(1)
 with torch.inference_mode(): print(load_pt2(sys.argv[1])(torch.zeros(1, 12, 5000), torch.tensor([5000]))[0].shape)"""))
 
