@@ -89,9 +89,9 @@ def plan_epoch(seconds,          # length of each record (None or NaN where unkn
     shuffled = rng.permutation(len(plan))
     return Plan(order, starts[shuffled], plan.stops[shuffled])
 
-def bounded(plan, seconds, most:float=1000.): # batches of indices, length of each record, padded seconds that a batch may hold
+def bounded(plan, seconds, most:float=1000.): # batches of indices, length of each record (None or NaN where unknown: a batch of its own), padded seconds that a batch may hold
     "Cut batches so that memory stays bounded, however long the records are."
-    s = np.nan_to_num(np.asarray(seconds, float)); fits = lambda b: len(b) < 2 or s[b].max()*len(b) <= most
+    s = np.asarray(seconds, float); s = np.where(np.isnan(s), most + 1, s); fits = lambda b: len(b) < 2 or s[b].max()*len(b) <= most
     if not len(plan) or s.max(initial=0)*max(map(len, plan)) <= most: return plan
     return [part for b in plan for part in ([b] if fits(b) else _cut(b, s, most))]
 
@@ -118,7 +118,7 @@ class Loader:
     def __len__(self): return len(self._plan(0))
 
     def _plan(self, epoch):
-        seconds = self.dataset.seconds if self.dataset.crop is None else np.minimum(self.dataset.seconds, self.dataset.crop)
+        seconds = self.dataset.seconds if self.dataset.crop is None else np.fmin(self.dataset.seconds, self.dataset.crop)   # of unknown length: no more than the crop
         return bounded(plan_epoch(seconds, self.batch_size, np.random.default_rng([self.seed, epoch]) if self.shuffle else None), seconds, max(1000., 12*self.batch_size))
 
     def batches(self, epoch:int=0, start:int=0):

@@ -21,6 +21,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from .core import BadArgument, BadRecord, ECGError, progress
+from .formats import count_samples, is_direct
 from .header import as_patient
 from .labels import Vocabulary, vocabulary_of
 from .records import Record, check_signal, find_records, read_header, read_id, read_record, resampled
@@ -94,6 +95,12 @@ class _Patients: # patient of a record, by its header or by the nearest records.
         known = self.of(path.parent)
         return r.patient_id or known.get(r.record_id) or known.get(_number(r.record_id))
 
+def _seconds(h): # length of a record, by its files where its header does not say; None where neither tells
+    n = h.n_samples
+    try: n = count_samples(h) if n is None and is_direct(h) else n
+    except BadRecord: pass                                                # said when it is read
+    return n and n/h.fs
+
 def scan(path:str|Path # a folder of WFDB records, or one record
         )->tuple:      # (list of `Entry`, list of `Rejected`)
     "Read all headers, none of the signals."
@@ -104,7 +111,7 @@ def scan(path:str|Path # a folder of WFDB records, or one record
             if h.record_id in first: raise BadRecord("duplicate_id", f"{p.parent.name}/{p.name} after {first[h.record_id].parent.name}/{p.name}")
         except Exception as e: rejected.append(rejection(read_id(p), e)); continue
         first[h.record_id] = p
-        entries.append(Entry(h.record_id, h.codes, patient_of(p, h), h.n_samples and h.n_samples/h.fs, str(p)))
+        entries.append(Entry(h.record_id, h.codes, patient_of(p, h), _seconds(h), str(p)))
     return entries, rejected
 
 # %% ../nbs/04_dataset.ipynb #647a9e53

@@ -6,7 +6,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/formats.html.md"""
 
 # %% auto #0
 __all__ = ['DIRECT', 'MAX_VALUES', 'MAX_BY_WFDB', 'settled', 'read_digital', 'is_direct', 'count_samples', 'read_span',
-           'physical', 'read_by_wfdb', 'read_physical']
+           'physical', 'frame', 'read_by_wfdb', 'read_physical']
 
 # %% ../nbs/01b_formats.ipynb #7fe40408
 import os, shutil, tempfile
@@ -198,9 +198,9 @@ def _lend(path, to): # a file under another name, without copying it where the s
     try: os.symlink(os.path.abspath(path), to)
     except OSError: shutil.copyfile(path, to)
 
-def _plain_segments(h, folder, links): # write `s.hea` and its segments
+def _plain_segments(h, folder, links): # write `s.hea` and its segments -> names of leads with several samples a frame
     if h.n_leads*sum(n for _, n in h.segments) > MAX_BY_WFDB: raise BadRecord("unreadable", f"{sum(n for _, n in h.segments)} samples of {h.n_leads} leads, wfdb gets at most {MAX_BY_WFDB} values")
-    lines, done, leads = [], {}, None; fixed = h.segments[0][1] > 0       # else the first segment is the layout of the others
+    lines, done, leads, several = [], {}, None, {}; fixed = h.segments[0][1] > 0       # else the first segment is the layout of the others
     for name, n in h.segments:
         if fixed and name == "~": raise BadRecord("unreadable", "a gap between segments of a fixed layout")
         if name != "~" and name not in done:
@@ -208,38 +208,46 @@ def _plain_segments(h, folder, links): # write `s.hea` and its segments
             if part.segments: raise BadRecord("unreadable", f"segment {name} has segments itself")
             if part.fs != h.fs: raise BadRecord("unreadable", f"segment {name} has {part.fs:g} Hz, the record {h.fs:g}")
             if fixed and part.leads != (leads := leads or part.leads): raise BadRecord("unreadable", f"segment {name} has the leads {' '.join(part.leads)}, the first {' '.join(leads)}"[:300])
-            done[name] = f"s{len(done)}", _plain_copy(part, folder, f"s{len(done)}", links)
+            several |= dict.fromkeys(_several(part)); done[name] = f"s{len(done)}", _plain_copy(part, folder, f"s{len(done)}", links)
         alias, there = done.get(name, ("~", n))
         if n != there: raise BadRecord("unreadable", f"segment {name} holds {there} samples, {n} declared")
         lines.append(f"{alias} {n}")
     (folder/"s.hea").write_text("\n".join([f"s/{len(lines)} {h.n_leads} {h.fs:.12g} {sum(n for _, n in h.segments)}", *lines, ""]), encoding="utf-8")
+    return list(several)
+
+def _several(h): return [l for l, k in zip(h.leads, h.per_frame) if k > 1]
+
+def frame(h:Header)->int:
+    "Samples a frame of every lead, by which the rate of the samples is larger than the header's; 1 where the leads differ, which are averaged over a frame then."
+    return next(iter(set(h.per_frame)), 1) if len(set(h.per_frame)) == 1 else 1
 
 def read_by_wfdb(h:Header,
                  links:bool|None=None, # see `header.links_allowed`
-                )->tuple:              # (float64 `(L, T)`, mV, leads, µV per ADC unit)
+                )->tuple:              # (float64 `(L, T)` at `frame(h)` times the header's rate, mV, leads, µV per ADC unit, notes)
     "A record in any format, through the reference reader."
     import wfdb
     with tempfile.TemporaryDirectory() as folder:
-        if h.segments: _plain_segments(h, Path(folder), links)
-        else: _plain_copy(h, Path(folder), "s", links)
-        try: r = wfdb.rdrecord(os.path.join(folder, "s"))
+        if h.segments: several = _plain_segments(h, Path(folder), links)
+        else: _plain_copy(h, Path(folder), "s", links); several = _several(h) if frame(h) == 1 else []
+        try: r = wfdb.rdrecord(os.path.join(folder, "s"), smooth_frames=frame(h) == 1)
         except Exception as e: raise BadRecord("unreadable", f"{h.path.name}: {type(e).__name__}: {str(e).replace(folder, '')}"[:300]) from None
-    if r.p_signal is None or not r.p_signal.size: raise BadRecord("no_signal", h.path.name)
+    p = r.p_signal.T if r.e_p_signal is None and r.p_signal is not None else np.array(r.e_p_signal or [])
+    if not p.size: raise BadRecord("no_signal", h.path.name)
     if not r.units: raise BadRecord("unreadable", f"{h.path.name}: its segments differ in leads or units")
     volts = [k for k, u in enumerate(r.units) if u == "mV"]
     gain = max((abs(r.adc_gain[k]) for k in volts), default=1000.) if getattr(r, "adc_gain", None) else 1000.
-    return r.p_signal.T[volts], [r.sig_name[k] for k in volts], 1000/gain
+    return p[volts], [r.sig_name[k] for k in volts], 1000/gain, [f"frames averaged in {','.join(several)}"[:200]]*bool(several)
 
 def read_physical(h:Header,
                   links:bool|None=None, # see `header.links_allowed`
-                 )->tuple:              # (float32 `(L, T)` in mV, leads, µV of the finest step, notes)
+                 )->tuple:              # (float32 `(L, T)` in mV at `frame(h)` times the header's rate, leads, µV of the finest step, notes)
     "A record's leads in millivolt, NaN where a sample is missing; leads that are no voltage are left out, which is noted."
     volts = np.ones(h.n_leads, bool) if h.to_mv is None else ~np.isnan(h.to_mv)
     if not volts.any(): raise BadRecord("unknown_leads", "no lead is a voltage")
     left = [] if volts.all() else ["ignored " + ",".join(l for l, v in zip(h.leads, volts) if not v)]
     if not is_direct(h):
-        x, leads, uv = read_by_wfdb(h, links)
-        return x.astype(np.float32), leads, uv, left
+        x, leads, uv, notes = read_by_wfdb(h, links)
+        return x.astype(np.float32), leads, uv, notes + left
     x, missing, notes = read_digital(h, links)
     if left:
         x, missing = x[volts], missing[volts]

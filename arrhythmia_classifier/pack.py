@@ -64,7 +64,7 @@ class PackSource(NamedTuple):
     entries:Sequence         # `Entry`s
     load:Callable            # `load(i)` -> `Record`; goes to worker processes, so it must be picklable
     rejected:Sequence=()     # `Rejected`s that are kept in the index
-    path:str|None=None       # where it is, for `check_pack`
+    path:str|None=None       # where it is, for the record in `meta.json`
     fields:dict|None=None    # what it adds to the records: record_id -> (age, sex); `CorpusDataset` has it as well
 
 class _Folder: # WFDB files
@@ -213,7 +213,7 @@ def _finish(b, n, source):
     said = [{k.decode(): v.decode() for k, v in p.schema.metadata.items()} for p in parts]
     path = getattr(source, "path", None)
     write_json(b.dest/"meta.json", dict(format=FORMAT, library=__version__, records=len(source.entries), fs=b.fs, compact=b.compact, step_uv=b.step_uv, part=b.size,
-        source=path if path and path == as_text(path) else None, fingerprint=hashlib.sha256("".join(s["key"] for s in said).encode()).hexdigest(), index=file_of(b.dest/"index.arrow"),
+        source=path if path and path == as_text(path) else None, plain=isinstance(source, _Folder), fingerprint=hashlib.sha256("".join(s["key"] for s in said).encode()).hexdigest(), index=file_of(b.dest/"index.arrow"),
         parts=[dict(bytes=int(s["bytes"]), sha256=s["sha256"]) for s in said]))
     whole = {f"{k:05d}" for k in range(n)}
     for f in (b.dest/"parts").iterdir():

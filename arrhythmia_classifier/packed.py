@@ -154,14 +154,15 @@ class StalePack(ECGError):
     "The source of a pack has changed since it was packed."
 
 def check_pack(pack,             # a `Pack`, or its folder
-               source=None,      # as for `pack`; None: the folder that was packed
+               source=None,      # as for `pack`; None: the folder that was packed, if `pack` itself read it
                fs=...,           # what the pack should have been made with, as for `pack`; not given: whatever it was made with
                compact=..., step_uv=...,
                verify:bool=False # read all samples, too, and compare their hashes
               )->Pack:
     "The pack, if it still is what packing its source would give, else `StalePack`."
-    p = pack if isinstance(pack, Pack) else Pack(pack); source = p.meta["source"] if source is None else source
-    if source is None: raise BadArgument("source", "given for a pack that was not made from a folder", None)
+    p = pack if isinstance(pack, Pack) else Pack(pack)
+    if source is None and p.meta["source"] and p.meta.get("plain"): source = p.meta["source"]
+    if source is None: raise BadArgument("source", "given for a pack whose entries `pack` did not read from a folder itself (of one that `arrhythmia pack` made, `arrhythmia pack RECORDS DEST --check` tells)", None)
     for name, want in dict(fs=fs, compact=compact, step_uv=step_uv).items():
         if want is not ... and (want or None) != (p.meta[name] or None): raise StalePack(f"the pack in {p.folder.name} is stale: {name} is {p.meta[name]}, {want} is wanted: pack again")
     source = source_of(source); ids = [p.column[c].slice(0, len(p)).to_pylist() for c in ("record_id", "line")]

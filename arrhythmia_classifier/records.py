@@ -19,7 +19,7 @@ import numpy as np
 from scipy.signal import firwin, resample_poly
 
 from .core import LEADS, BadArgument, BadRecord, atomic_path, lead_index
-from .formats import read_physical
+from .formats import frame, read_physical
 from .header import check_fs, links_allowed, read_header, read_id
 
 # %% ../nbs/02_records.ipynb #66b45f25
@@ -146,7 +146,7 @@ def read_record(path:str|Path,        # of the record, see `header_path`
     "Read one WFDB record into standard form; `BadRecord` with a reason if it can't be used."
     path = header_path(path); h = read_header(path, links)
     x, leads, uv, notes = read_physical(h, links)
-    r = from_leads(h.record_id, x, leads, h.fs, (*h.notes, *notes), True, codes=h.codes, age=h.age, sex=h.sex, patient_id=h.patient_id,
+    r = from_leads(h.record_id, x, leads, h.fs*frame(h), (*h.notes, *notes), True, codes=h.codes, age=h.age, sex=h.sex, patient_id=h.patient_id,
                    uv_per_lsb=uv, source=os.path.abspath(path), comments=h.comments)
     return r if fs is None else resampled(r, fs)
 
