@@ -20,7 +20,7 @@ from .classifier import Classifier
 from .core import LEADS, BadArgument, atomic_path
 from .explain import findings_line
 from .labels import name_of
-from .plot import heart_rate
+from .plot import failed_leads, heart_rate
 from .records import Record
 
 # %% ../nbs/17b_viewer.ipynb #aaff74a6
@@ -48,9 +48,9 @@ def page_data(record:Record, layers=(), findings:str="", first:int=0, start:floa
     "Everything that the page shows, JSON-able."
     if record.duration > LONGEST + 1/record.fs: raise BadArgument("record", f"of at most {LONGEST} s; take a part of it with stretch", f"{record.duration:g} s")
     uv = 1000*record.signal.astype(float); step = max(1, int(np.ceil(np.abs(uv).max()/32000))); bpm = heart_rate(record)
-    who = [f"{record.age:g} y" if record.age is not None else "", record.sex or "", f"{record.fs:g} Hz", f"{record.duration:g} s", f"heart rate {bpm:.0f}/min" if bpm else ""]
+    failed = failed_leads(record); who = [f"{record.age:g} y" if record.age is not None else "", record.sex or "", f"{record.fs:g} Hz", f"{record.duration:g} s", f"heart rate {bpm:.0f}/min" if bpm else ""]
     return dict(id=record.record_id, who=", ".join(filter(None, who)), findings=findings, fs=record.fs, samples=record.signal.shape[1], step=step, start=start, leads=list(LEADS),
-                there=[bool(m) for m in record.lead_mask], signal=_base64(np.round(uv/step).astype("<i2")), first=first, overlays=[l.to_dict() for l in layers])
+                there=[bool(m) for m in record.lead_mask], faults=[failed.get(l, "" if m else "not recorded") for l, m in zip(LEADS, record.lead_mask)], signal=_base64(np.round(uv/step).astype("<i2")), first=first, overlays=[l.to_dict() for l in layers])
 
 # %% ../nbs/17b_viewer.ipynb #44ffd3d6
 STYLE = r"""
@@ -172,7 +172,7 @@ const lift = () => { S.points = []; S.hot = 0 };                                
 function chips() {
   const o = D.overlays[S.overlay], most = o && o.leads ? Math.max(...o.leads.map(Math.abs), 1e-9) : 1; $("leads").textContent = "";
   D.leads.forEach((name, i) => { const b = document.createElement("button"); b.textContent = name; b.disabled = !D.there[i]; b.setAttribute("aria-pressed", S.shown.has(i)); b.dataset.lead = name;
-    if (b.disabled) b.title = "not recorded";
+    if (D.faults[i]) b.title = D.faults[i];
     if (o && o.leads && D.there[i]) { const bar = document.createElement("i"); bar.style.width = `calc(${100*Math.abs(o.leads[i])/most}% - 8px)`; bar.className = o.leads[i] < 0 ? "minus" : ""; b.append(bar); b.title = `${o.leads[i].toFixed(2)} of the logit` }
     b.onclick = e => { const only = e.detail == 2; if (only) S.shown = new Set([i]); else S.shown.has(i) ? S.shown.delete(i) : S.shown.add(i); lift(); chips(); draw(); $("leads").children[i].focus() }; $("leads").append(b) });
   const all = document.createElement("button"); all.textContent = "all"; all.onclick = () => { S.shown = new Set(D.leads.map((_, i) => i).filter(i => D.there[i])); lift(); chips(); draw() }; $("leads").append(all) }
