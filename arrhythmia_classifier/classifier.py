@@ -255,8 +255,9 @@ def with_thresholds(self:Classifier, thresholds, # of probabilities, one for all
 
 # %% ../nbs/11_classifier.ipynb #b02ff507
 @patch
-def at_risk(self:Classifier, prediction:Prediction, risk:float=.1)->dict: # a risk that the card keeps -> codes: present, uncertain
+def at_risk(self:Classifier, prediction:Prediction, risk:float=.1)->dict: # a risk that the card keeps -> codes: present, uncertain; empty for a rejected record
     "What a record's probabilities say if at most `risk` of the records with a finding may be missed, and of those without it called."
     if (key := f"{risk:g}") not in self.card.conformal: raise BadArgument("risk", f"one that the classifier's card keeps, {', '.join(self.card.conformal) or 'none'}", key)
+    if prediction.status != "ok": return {}
     a = Conformal.from_dict(self.card.conformal[key])(list(prediction.probabilities.values()))
     return {name: [c for c, v in zip(self.vocab.codes, a) if v == what] for name, what in (("present", PRESENT), ("uncertain", UNCERTAIN))}

@@ -68,7 +68,7 @@ VERDICT = dict(record=str, status=str, reason=str, detail=str, quality=str, good
 
 class _CSV:
     def __init__(self, path): self.f = open(path, "w", newline="", encoding="utf-8"); self.rows = csv.writer(self.f); self.rows.writerow(VERDICT)
-    def write(self, line): self.rows.writerow(["" if (v := line.get(k)) is None else ("; " if k == "notes" else " ").join(v) if t is list else v for k, t in VERDICT.items()])
+    def write(self, line): self.rows.writerow(["" if (v := line.get(k)) is None else (" " if k == "leads" else "; ").join(v) if t is list else v for k, t in VERDICT.items()])
     def close(self): self.f.close()
 
 class _Parquet:

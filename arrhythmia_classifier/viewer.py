@@ -20,7 +20,7 @@ from .classifier import Classifier
 from .core import LEADS, BadArgument, atomic_path
 from .explain import findings_line
 from .labels import name_of
-from .plot import heart_rate
+from .plot import failed_leads, heart_rate
 from .records import Record
 
 # %% ../nbs/17b_viewer.ipynb #aaff74a6
@@ -46,11 +46,11 @@ LONGEST = 120   # s that one page shows
 
 def page_data(record:Record, layers=(), findings:str="", first:int=0, start:float=0.)->dict: # see `viewer`
     "Everything that the page shows, JSON-able."
-    if record.duration > LONGEST: raise BadArgument("record", f"of at most {LONGEST} s; take a part of it with stretch", f"{record.duration:g} s")
+    if record.duration > LONGEST + 1/record.fs: raise BadArgument("record", f"of at most {LONGEST} s; take a part of it with stretch", f"{record.duration:g} s")
     uv = 1000*record.signal.astype(float); step = max(1, int(np.ceil(np.abs(uv).max()/32000))); bpm = heart_rate(record)
-    who = [f"{record.age:g} y" if record.age is not None else "", record.sex or "", f"{record.fs:g} Hz", f"{record.duration:g} s", f"heart rate {bpm:.0f}/min" if bpm else ""]
+    failed = failed_leads(record); who = [f"{record.age:g} y" if record.age is not None else "", record.sex or "", f"{record.fs:g} Hz", f"{record.duration:g} s", f"heart rate {bpm:.0f}/min" if bpm else ""]
     return dict(id=record.record_id, who=", ".join(filter(None, who)), findings=findings, fs=record.fs, samples=record.signal.shape[1], step=step, start=start, leads=list(LEADS),
-                there=[bool(m) for m in record.lead_mask], signal=_base64(np.round(uv/step).astype("<i2")), first=first, overlays=[l.to_dict() for l in layers])
+                there=[bool(m) for m in record.lead_mask], faults=[failed.get(l, "" if m else "not recorded") for l, m in zip(LEADS, record.lead_mask)], signal=_base64(np.round(uv/step).astype("<i2")), first=first, overlays=[l.to_dict() for l in layers])
 
 # %% ../nbs/17b_viewer.ipynb #44ffd3d6
 STYLE = r"""
@@ -117,7 +117,7 @@ function place() {                                                              
 const px = t => X0 + (t - S.t)*pps;
 function lines(step, dv, colour) {
   g.strokeStyle = colour; g.lineWidth = 1; g.beginPath();
-  for (let k = Math.ceil(S.t/step - 1e-9); k*step <= S.t + S.span + 1e-9; k++) { const x = Math.round(px(k*step)) + .5; g.moveTo(x, Y0); g.lineTo(x, H) }
+  for (let k = Math.ceil((S.t + D.start)/step - 1e-6); k*step <= S.t + S.span + D.start + 1e-6; k++) { const x = Math.round(px(k*step - D.start)) + .5; g.moveTo(x, Y0); g.lineTo(x, H) }
   if (dv*ppmv >= 3.1) for (let y = Y0 + (H - Y0)%(dv*ppmv); y < H; y += dv*ppmv) { g.moveTo(0, Math.round(y) + .5); g.lineTo(W, Math.round(y) + .5) }
   g.stroke() }
 function paper() {
@@ -125,7 +125,7 @@ function paper() {
   if (.04*pps >= 3.1) lines(.04, .1, css("--fine"));
   lines(.2, .5, css("--bold")); g.fillStyle = css("--dim"); g.font = "11px system-ui, sans-serif"; g.textAlign = "center";
   const step = [.2, .5, 1, 2, 5, 10, 30].find(s => s*pps > 45) || 60;
-  for (let k = Math.ceil(S.t/step - 1e-9); k*step <= S.t + S.span + 1e-9; k++) g.fillText((k*step + D.start).toFixed(step < 1 ? 1 : 0) + " s", Math.min(px(k*step), W - 20), 12) }
+  for (let k = Math.ceil((S.t + D.start)/step - 1e-6); k*step <= S.t + S.span + D.start + 1e-6; k++) g.fillText((k*step).toFixed(step < 1 ? 1 : 0) + " s", Math.min(px(k*step - D.start), W - 20), 12) }   // whole steps of the recording's clock
 function colour(p, o) {                                                                // behind the trace: a wash for a curve over time, a band for values of each lead
   const step = Math.max(1, Math.round(Math.max(o.dt/2, 1.5/pps)*FS))/FS, look = css("--look"), plus = css("--for"), minus = css("--against");
   for (let t = Math.ceil(p.t0*FS - 1e-6)/FS; t < Math.min(p.t1, LEN); t += step) {
@@ -149,7 +149,7 @@ function draw() {
     g.stroke(); g.restore();
     g.fillStyle = css("--text"); g.font = "bold 12px system-ui, sans-serif"; g.textAlign = "left"; g.strokeStyle = css("--paper"); g.lineWidth = 3; g.strokeText(D.leads[p.i], px(p.t0) + 4, p.y - 9*mm); g.fillText(D.leads[p.i], px(p.t0) + 4, p.y - 9*mm) }
   for (const [k, c] of S.points.entries()) {                                           // calipers
-    g.strokeStyle = css("--cal"); g.lineWidth = k == S.hot ? 2 : 1.2; const x = px(c.t), p = P.find(p => p.i == S.points[0].i && S.points[0].t >= p.t0 - 1e-6 && S.points[0].t <= p.t1 + 1e-6) || P[0];
+    g.strokeStyle = css("--cal"); g.lineWidth = k == S.hot ? 2 : 1.2; const x = px(c.t), p = P[S.points[0].k];
     g.beginPath(); g.moveTo(x, Y0); g.lineTo(x, H); if (p) { const y = p.y - c.v*ppmv; g.moveTo(x - 22, y); g.lineTo(x + 22, y) } g.stroke() }
   canvas.setAttribute("aria-label", `ECG of ${D.id}, ${(S.t + D.start).toFixed(2)} to ${(S.t + S.span + D.start).toFixed(2)} s, leads ${[...S.shown].sort((a, b) => a - b).map(i => D.leads[i]).join(" ")}${o ? ", colour: " + o.name : ""}`);
   say() }
@@ -167,17 +167,18 @@ const pan = d => { S.t += d; clamp(); draw() }, whole = () => { S.t = 0; S.span 
 const measure = on => { S.measure = on; S.points = []; S.hot = 0; canvas.classList.toggle("measure", on); $("caliper").setAttribute("aria-pressed", on); draw() };
 const spot = e => { const r = canvas.getBoundingClientRect(), t = S.t + (e.clientX - r.left - X0)/pps, y = e.clientY - r.top;
   const near = P.filter(p => t >= p.t0 && t <= p.t1), p = (near.length ? near : P).reduce((a, b) => !a || Math.abs(b.y - y) < Math.abs(a.y - y) ? b : a, null);
-  return p && { t: Math.min(Math.max(t, 0), LEN), i: p.i, p, v: (p.y - y)/ppmv } };
+  return p && { t: Math.min(Math.max(t, 0), LEN), i: p.i, k: P.indexOf(p), v: (p.y - y)/ppmv } };
+const lift = () => { S.points = []; S.hot = 0 };                                        // the calipers: their leads lie elsewhere now
 function chips() {
   const o = D.overlays[S.overlay], most = o && o.leads ? Math.max(...o.leads.map(Math.abs), 1e-9) : 1; $("leads").textContent = "";
   D.leads.forEach((name, i) => { const b = document.createElement("button"); b.textContent = name; b.disabled = !D.there[i]; b.setAttribute("aria-pressed", S.shown.has(i)); b.dataset.lead = name;
-    if (b.disabled) b.title = "not recorded";
+    if (D.faults[i]) b.title = D.faults[i];
     if (o && o.leads && D.there[i]) { const bar = document.createElement("i"); bar.style.width = `calc(${100*Math.abs(o.leads[i])/most}% - 8px)`; bar.className = o.leads[i] < 0 ? "minus" : ""; b.append(bar); b.title = `${o.leads[i].toFixed(2)} of the logit` }
-    b.onclick = e => { const only = e.detail == 2; if (only) S.shown = new Set([i]); else S.shown.has(i) ? S.shown.delete(i) : S.shown.add(i); chips(); draw(); $("leads").children[i].focus() }; $("leads").append(b) });
-  const all = document.createElement("button"); all.textContent = "all"; all.onclick = () => { S.shown = new Set(D.leads.map((_, i) => i).filter(i => D.there[i])); chips(); draw() }; $("leads").append(all) }
+    b.onclick = e => { const only = e.detail == 2; if (only) S.shown = new Set([i]); else S.shown.has(i) ? S.shown.delete(i) : S.shown.add(i); lift(); chips(); draw(); $("leads").children[i].focus() }; $("leads").append(b) });
+  const all = document.createElement("button"); all.textContent = "all"; all.onclick = () => { S.shown = new Set(D.leads.map((_, i) => i).filter(i => D.there[i])); lift(); chips(); draw() }; $("leads").append(all) }
 let held = new Map(), grip = null;                                                     // pointers that are down; where a drag began
 canvas.onpointerdown = e => { canvas.focus({ preventScroll: true }); held.set(e.pointerId, e.clientX); try { canvas.setPointerCapture(e.pointerId) } catch (_) {}
-  if (S.measure) { const s = spot(e); if (!s) return; if (S.points.length != 1) S.points = [s]; else { const p = S.points[0].p, r = canvas.getBoundingClientRect(); S.points.push({ t: s.t, i: p.i, v: (p.y - e.clientY + r.top)/ppmv }) } S.hot = S.points.length - 1; draw() }
+  if (S.measure) { const s = spot(e); if (!s) return; if (S.points.length != 1) S.points = [s]; else { const p = P[S.points[0].k], r = canvas.getBoundingClientRect(); S.points.push({ t: s.t, i: p.i, v: (p.y - e.clientY + r.top)/ppmv }) } S.hot = S.points.length - 1; draw() }
   else grip = { x: e.clientX, t: S.t, span: S.span, wide: wide() } };
 const wide = () => held.size == 2 ? Math.abs([...held.values()][0] - [...held.values()][1]) : 0;
 canvas.onpointermove = e => {
@@ -190,7 +191,7 @@ canvas.addEventListener("wheel", e => { if (e.ctrlKey || e.metaKey) { e.preventD
 canvas.onkeydown = e => {
   if (e.ctrlKey || e.metaKey || e.altKey) return;
   const arrow = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[e.key];
-  if (S.measure && arrow) { if (!S.points.length && P.length) { const p = P[P.length - 1], t = S.t + S.span/3; S.points = [{ t, v: 0, i: p.i, p }, { t: t + .2, v: 0, i: p.i }]; S.hot = 1 }
+  if (S.measure && arrow) { if (!S.points.length && P.length) { const k = P.length - 1, p = P[k], t = S.t + S.span/3; S.points = [{ t, v: 0, i: p.i, k }, { t: t + .2, v: 0, i: p.i }]; S.hot = 1 }
     const c = S.points[S.hot]; if (c) { c.t = Math.min(Math.max(c.t + arrow[0]*(e.shiftKey ? .1 : .01), 0), LEN); c.v += arrow[1]*(e.shiftKey ? .1 : .02) } draw() }
   else if (arrow && arrow[0]) pan(arrow[0]*S.span/10);
   else if (e.key == "+" || e.key == "=") zoom(.8); else if (e.key == "-") zoom(1.25); else if (e.key == "0" || e.key == "Home") whole();
@@ -198,7 +199,7 @@ canvas.onkeydown = e => {
   else if (e.key == "Enter" && S.points.length == 2) { S.hot = 1 - S.hot; draw() } else return;
   e.preventDefault() };
 $("in").onclick = () => zoom(.8); $("out").onclick = () => zoom(1.25); $("left").onclick = () => pan(-S.span/4); $("right").onclick = () => pan(S.span/4); $("whole").onclick = whole;
-$("caliper").onclick = () => measure(!S.measure); $("layout").onchange = e => { S.layout = e.target.value; draw() }; $("gain").onchange = e => { S.gain = +e.target.value; draw() };
+$("caliper").onclick = () => measure(!S.measure); $("layout").onchange = e => { S.layout = e.target.value; lift(); draw() }; $("gain").onchange = e => { S.gain = +e.target.value; draw() };
 $("overlay").onchange = e => { S.overlay = +e.target.value; chips(); draw() };
 $("theme").onclick = () => { const r = document.documentElement, dark = r.dataset.theme ? r.dataset.theme == "dark" : matchMedia("(prefers-color-scheme: dark)").matches; r.dataset.theme = dark ? "light" : "dark"; draw() };
 D.overlays.forEach((o, k) => $("overlay").add(new Option(o.name, k))); $("overlay").value = S.overlay; $("layout").value = S.layout; $("overlay").disabled = !D.overlays.length;
