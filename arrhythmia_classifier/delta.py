@@ -28,7 +28,7 @@ from .records import Record, read_record
 from .dataset import Entry, Rejected, as_text, rejection
 from .longrun import Interrupted, ahead
 from .processes import spread
-from .batch import PREDICTIONS, RECORDS, REFUSED, content_hash, predictor, record_to_row, records_to_batch, rejected_to_row, row_to_item
+from .batch import LATER, PREDICTIONS, RECORDS, REFUSED, content_hash, predictor, record_to_row, records_to_batch, rejected_to_row, row_to_item
 
 # %% ../nbs/15_delta.ipynb #964d8ea7
 def is_delta(path)->bool:
@@ -82,14 +82,14 @@ def _retry(commit, tries=40):
 def open_table(path,             # folder of the table
                schema:pa.Schema, # its columns, if it is to be made
               )->DeltaTable:
-    "The table, made empty if it isn't there; `BadArgument` if it lacks columns. Further columns stay null in new rows. One from before `sha256` gets that column."
+    "The table, made empty if it isn't there; `BadArgument` if it lacks columns. Further columns stay null in new rows. One from before the columns of `LATER` gets them."
     if as_text(str(path)) != str(path): raise BadArgument("table", "a folder whose name is UTF-8", as_text(str(path)))
     if not is_delta(path) and Path(path).is_dir() and any(f.name != "_delta_log" for f in Path(path).iterdir()): raise BadArgument("table", "a Delta table, or a new or empty folder", str(path))
     with _writing(path):
         if not is_delta(path): _retry(lambda: DeltaTable.create(str(path), schema=schema, mode="ignore"))
         lack = set(schema.names) - _names(table_at(path))
-        if lack == {"sha256"}:
-            try: table_at(path).alter.add_columns([Field("sha256", PrimitiveType("string"))])
+        if lack and lack <= LATER.keys():
+            try: table_at(path).alter.add_columns([Field(c, PrimitiveType(LATER[c])) for c in schema.names if c in lack])
             except DeltaError:
                 if lack - _names(table_at(path)): raise            # else another job was faster
             lack = set()

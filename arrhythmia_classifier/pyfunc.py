@@ -28,6 +28,6 @@ class ECGModel(PythonModel):
         rows = [{k: None if null(v) else v for k, v in r.items() if k in RECORDS.names} for r in model_input.to_dict("records")]
         fn = predictor(lambda: self.classifier, "", "", int((params or {}).get("batch_size", 32)))
         out = pa.Table.from_batches(fn([pa.RecordBatch.from_pylist(rows, schema=RECORDS)]), PREDICTIONS).to_pylist()
-        keep = ("record_id", "status", "reason", "detail", "labels", "probabilities")
-        for o in out: o |= dict(reason=o["reason"] or "", detail=o["detail"] or "", probabilities=dict(o["probabilities"] or ()))  # empty, not null: MLflow's `spark_udf` makes the text "nan" of a null, and fails at a null map
-        return pd.DataFrame(out, columns=keep, dtype=object)                  # nothing is None, and null in JSON; as text columns it would be NaN, which JSON does not have
+        keep = ("record_id", "status", "reason", "detail", "labels", "probabilities", "unlike", "warning")
+        for o in out: o |= dict(reason=o["reason"] or "", detail=o["detail"] or "", warning=o["warning"] or "", probabilities=dict(o["probabilities"] or ()))  # empty, not null: MLflow's `spark_udf` makes the text "nan" of a null, and fails at a null map
+        return pd.DataFrame(out, columns=keep, dtype=object)                  # nothing is None, and null in JSON; as columns of text or numbers it would be NaN, which JSON does not have

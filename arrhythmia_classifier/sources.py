@@ -17,7 +17,7 @@ from typing import Callable, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .batch import row_to_record
+from .batch import RECORDS, row_to_record
 from .core import BadArgument, atomic_path, progress
 from .corpora import open_folder, stream_folder
 from .dataset import ECGDataset, Entry, Rejected
@@ -46,16 +46,16 @@ def unpack_table(table:Path, cache:Path, # folder of an `ecg_records` table; fol
                  keep:bool=False,        # take what is unpacked there, also of an older version
                 )->Path:                 # folder with signals.bin and index.parquet
     "Unpack a Delta table for random access, unless it is unpacked already."
-    dt = recordings(table); name = hashlib.sha256(str(Path(table).resolve()).encode()).hexdigest()[:12]
+    dt = recordings(table); name = hashlib.sha256(f"{Path(table).resolve()} {dt.metadata().id}".encode()).hexdigest()[:12]     # the id: a table made anew at this place is another one
     folder = Path(cache)/f"{name}-v{dt.version()}"
     if keep and (older := list(Path(cache).glob(f"{name}-v*"))): return max(older, key=lambda f: int(f.name.rpartition("-v")[2]))
     if folder.is_dir(): return folder
-    columns = [f.name for f in dt.schema().fields if f.name != "signal"]; at = 0
+    ours = [c for c in RECORDS.names if c in {f.name for f in dt.schema().fields}]; columns = [c for c in ours if c != "signal"]; at = 0
     with atomic_path(folder) as part:
         part.mkdir(parents=True)
         writer = None
         with open(part/"signals.bin", "wb") as f:
-            for rb in progress(batches(table, dt.scan), "unpack", unit="batch"):
+            for rb in progress(batches(table, partial(dt.scan, ours)), "unpack", unit="batch"):
                 place = []
                 for v in rb["signal"]:
                     blob = v.as_py() or b""; f.write(blob); place.append((at, len(blob))); at += len(blob)

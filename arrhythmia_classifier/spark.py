@@ -22,7 +22,7 @@ import pyarrow as pa
 from .core import BadArgument, MissingExtra
 from .corpora import load_entry
 from .dataset import Entry, Rejected, as_text, rejection
-from .batch import PREDICTIONS, RECORDS, REFUSED, predictor, records_to_batch, rejected_to_row
+from .batch import LATER, PREDICTIONS, RECORDS, REFUSED, predictor, records_to_batch, rejected_to_row
 from .delta import open_table
 from .ranks import join_ranks
 
@@ -86,17 +86,21 @@ def ddl(schema:pa.Schema)->str:
     return ", ".join(f"{f.name} {_sql_type(f.type)}" for f in schema)
 
 def read_table(spark, place, schema:pa.Schema):
-    "DataFrame of a table; `BadArgument` where this Spark can't read it or columns are missing."
+    "DataFrame of a table, with nulls in those of `LATER` that it lacks; `BadArgument` where this Spark can't read it or other columns are missing."
     try: df = spark.table(relation(place)); names = df.columns
     except BadArgument: raise
     except Exception as e: raise BadArgument("table", "a Delta table that this Spark can read", f"{place}: {str(e).splitlines()[0][:200]}") from None
-    if lack := set(schema.names) - set(names): raise BadArgument("table", f"one with the columns {', '.join(schema.names)}", f"{place} without {', '.join(sorted(lack))}")
-    return df
+    lack = set(schema.names) - set(names)
+    if lack - LATER.keys(): raise BadArgument("table", f"one with the columns {', '.join(schema.names)}", f"{place} without {', '.join(sorted(lack))}")
+    return df.selectExpr("*", *(f"CAST(NULL AS {LATER[c]}) AS {c}" for c in sorted(lack))) if lack else df
 
 def make_table(spark, place, schema:pa.Schema):
-    "The empty table, unless it is there."
-    if is_folder(place): open_table(place, schema)
-    else: spark.sql(f"CREATE TABLE IF NOT EXISTS {relation(place)} ({ddl(schema)}) USING delta").collect()
+    "The empty table, unless it is there; one that lacks columns of `LATER` gets them."
+    if is_folder(place): return open_table(place, schema)
+    spark.sql(f"CREATE TABLE IF NOT EXISTS {relation(place)} ({ddl(schema)}) USING delta").collect(); there = spark.table(relation(place)).columns
+    if lack := [f"{c} {LATER[c]}" for c in schema.names if c in LATER and c not in there]:
+        try: spark.sql(f"ALTER TABLE {relation(place)} ADD COLUMNS ({', '.join(lack)})").collect()
+        except Exception as e: raise BadArgument("table", f"one with the columns {', '.join(lack)}", f"{place} without, to which this Spark can't add them: {str(e).splitlines()[0][:200]}") from None
 
 # %% ../nbs/16_spark.ipynb #f2a956bb
 def pending(records, results, # DataFrames of `RECORDS` and `PREDICTIONS`

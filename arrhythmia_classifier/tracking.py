@@ -117,7 +117,8 @@ def model_signature():
                        ColSpec(text, "reason", required=False), ColSpec(text, "detail", required=False)]),
         outputs=Schema([ColSpec(text, "record_id"), ColSpec(text, "status"), ColSpec(text, "reason", required=False),
                         ColSpec(text, "detail", required=False), ColSpec(Array(text), "labels", required=False),
-                        ColSpec(Map(DataType.double), "probabilities", required=False)]),
+                        ColSpec(Map(DataType.double), "probabilities", required=False),
+                        ColSpec(DataType.double, "unlike", required=False), ColSpec(text, "warning", required=False)]),
         params=ParamSchema([ParamSpec("batch_size", DataType.integer, 32)]))
 
 def check_name(name:str):

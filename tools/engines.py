@@ -89,7 +89,7 @@ def engines(home, n):
     left = pending(rows, jvm.createDataFrame(out.slice(0, 50)), NAME, "1").select("record_id").distinct().count(); assert left == len(ids) - 50, left
 
     h = Home(home/"home"); info = log_training(h, c)
-    kinds = "record_id string, status string, reason string, detail string, labels array<string>, probabilities map<string,double>"
+    kinds = "record_id string, status string, reason string, detail string, labels array<string>, probabilities map<string,double>, unlike double, warning string"
     udf = h.mlflow().pyfunc.spark_udf(jvm, info["uri"], env_manager="local", result_type=kinds)
     asked = rows.where("record_id < 'R00006' OR record_id = 'cut'").dropDuplicates(["record_id"]).selectExpr("struct(record_id, fs, leads, signal, uv_per_lsb) AS r")
     said = {r["record_id"]: r for r in timed("spark_udf", lambda: asked.select(udf("r").alias("a")).select("a.*").toArrow()).to_pylist()}
