@@ -9,7 +9,7 @@ __all__ = ['app', 'AnyModelOpt', 'DeviceOpt', 'BootOpt', 'demo', 'train', 'evalu
            'main']
 
 # %% ../nbs/20_cli.ipynb #e9486b8a
-import json, os, re, sys, time, traceback
+import json, os, re, shlex, sys, time, traceback
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
@@ -23,7 +23,7 @@ from .labels import name_of
 from .log import EXIT, EXIT_CODES, FORMS, LEVELS, event, start_log
 from .longrun import Busy, Interrupted
 from .record_commands import COMMANDS, JsonOpt, RateOpt, SeedOpt, SourceArg, SystemOpt, out, say
-from .registry_commands import COMMANDS as REGISTRY
+from .registry_commands import COMMANDS as REGISTRY, next_options
 from .spark_commands import SPARK_COMMANDS
 from .table_commands import COMMANDS as TABLE_COMMANDS, BatchOpt, HomeOpt, MODEL_NAME, NameOpt, ThreadsOpt, model_help
 from .view_command import COMMANDS as VIEW
@@ -69,7 +69,7 @@ def train(ctx: typer.Context,
           valid: Annotated[Optional[Path], typer.Option(help="Validation records [default: as --split says].")] = None,
           split: Annotated[str, typer.Option(help="Without --valid: official (folds 1-8 and 9), tenth (stratified, patient-disjoint), the file of a split, or auto: official where the corpus has such folds, else tenth.")] = "auto",
           run: Annotated[Optional[Path], typer.Option(help="Folder of the run [default: a new one in HOME/runs].")] = None,
-          resume: Annotated[Optional[Path], typer.Option(help="Go on with the run in this folder; it knows its settings.")] = None,
+          resume: Annotated[Optional[Path], typer.Option(help="Go on with the run in this folder; it knows its settings, and others are refused.")] = None,
           recipe: Annotated[Optional[str], typer.Option(help="Settings that belong together, of which those given here differ: ptbxl made the shipped classifier.")] = None,
           fs: Annotated[float, typer.Option(help="Sampling rate of the classifier, Hz.")] = 100,
           size: Annotated[str, typer.Option(help="full (3.0 M weights) or small (0.1 M).")] = "full",
@@ -106,26 +106,25 @@ def train(ctx: typer.Context,
       arrhythmia train --resume arrhythmia-home/runs/20260101-120000
       torchrun --standalone --nproc_per_node 2 --no-python -- arrhythmia train my_records
     """
-    from arrhythmia_classifier.jobs import TrainSettings, settings_of, train_job
+    from arrhythmia_classifier.jobs import TrainSettings, own_settings, settings_of, train_job
     from arrhythmia_classifier.tracking import Home
     if (records is None) == (resume is None): raise BadArgument("records", "given, or --resume, and not both", records and str(records))
     given = locals() | dict(data=str(records and records.resolve()), valid=valid and str(valid.resolve()), crop=crop or None, split=split if split in ("auto", "official", "tenth") else str(Path(split).resolve()))
-    said = [f.name for f in fields(TrainSettings) if f.name in given and (f.name == "data" or ctx.get_parameter_source(f.name).name != "DEFAULT")]
-    settings = None if resume else settings_of(recipe, **{k: given[k] for k in said})
+    said = {f.name: given[f.name] for f in fields(TrainSettings) if f.name in given and (not resume if f.name == "data" else ctx.get_parameter_source(f.name).name != "DEFAULT")}
+    if resume and (run or recipe): raise BadArgument("run and recipe", "not given with --resume", [run and str(run), recipe])
+    settings = own_settings(resume, **said) if resume else settings_of(recipe, **said)
     folder = resume or run or _new_run(Home(home)); _threads(threads)
     say(f"run {folder}")
     try: done = train_job(settings, folder, Home(home), bool(resume), device, register, say if as_json else out, out if as_json else lambda row: None)
-    except Interrupted as e: say(f"{e}; go on with: arrhythmia train --resume {folder}{_home(home)}"); raise typer.Exit(EXIT["interrupted"])
+    except Interrupted as e: say(f"{e}; go on with: arrhythmia train --resume {shlex.quote(str(folder))}{next_options(home=home)}"); raise typer.Exit(EXIT["interrupted"])
     if not done: return                                                   # another process of torchrun speaks
     if as_json: return out(done)
     out(f"classifier  {done['classifier']}   validation AUC {done['metrics']['auc']:.4f}")
-    if register: out(f"registered  {done['name']} version {done['version']} as challenger; next: arrhythmia promote HELD_OUT_RECORDS{_home(home)}")
+    if register: out(f"registered  {done['name']} version {done['version']} as challenger; next: arrhythmia promote HELD_OUT_RECORDS{next_options(done['name'], home)}")
 
 def _new_run(home):
     import time
     return home.runs/time.strftime("%Y%m%d-%H%M%S")
-
-def _home(home): return f" --home {home}" if home else ""
 
 # %% ../nbs/20_cli.ipynb #5adff4c0
 @app.command()

@@ -8,6 +8,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/finetune_command.html.md"""
 __all__ = ['TUNE_COMMANDS', 'finetune']
 
 # %% ../nbs/19j_finetune_command.ipynb #3a631e61
+import shlex
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
@@ -18,6 +19,7 @@ from .core import BadArgument
 from .log import EXIT
 from .longrun import Interrupted
 from .record_commands import JsonOpt, RateOpt, SeedOpt, out, say
+from .registry_commands import next_options
 
 # %% ../nbs/19j_finetune_command.ipynb #ac34dee0
 def finetune(ctx: typer.Context,
@@ -26,7 +28,7 @@ def finetune(ctx: typer.Context,
              valid: Annotated[Optional[Path], typer.Option(help="Validation records [default: as --split says].")] = None,
              split: Annotated[str, typer.Option(help="As in train.")] = "auto",
              run: Annotated[Optional[Path], typer.Option(help="Folder of the run; one that was stopped there by the same command goes on [default: a new one in HOME/runs].")] = None,
-             resume: Annotated[Optional[Path], typer.Option(help="Go on with the run in this folder.")] = None,
+             resume: Annotated[Optional[Path], typer.Option(help="Go on with the run in this folder; it knows its settings, and others are refused.")] = None,
              freeze: Annotated[str, typer.Option(help="What stays as it is: none, stem or convolutions.")] = "stem",
              layer_decay: Annotated[float, typer.Option(help="Factor of the learning rate from head to LSTM, to stages, to stem; 1: all alike.")] = 1/2.6,
              retain: Annotated[Optional[Path], typer.Option(help="Labelled records of the base's kind that neither has seen: is it worse there than the base?")] = None,
@@ -63,17 +65,18 @@ def finetune(ctx: typer.Context,
     from arrhythmia_classifier.finetune_job import FinetuneSettings, finetune_job, settings_from
     from arrhythmia_classifier.tracking import Home
     if (base is None or records is None) == (resume is None) or (resume and base): raise BadArgument("BASE RECORDS", "both given, or --resume, and not both", [base, records and str(records)])
-    torch.set_num_threads(threads); h = Home(home); settings = c = None; where = f" --home {home}" if home else ""
-    if not resume:
-        given = locals() | dict(data=str(records.resolve()), valid=valid and str(valid.resolve()), retain=retain and str(retain.resolve()), crop=crop or None, split=split if split in ("auto", "official", "tenth") else str(Path(split).resolve()))
-        names = [f.name for f in fields(FinetuneSettings) if f.name in given and f.name not in ("base", "fs") and (f.name == "data" or ctx.get_parameter_source(f.name).name != "DEFAULT")]
-        c = choose_model(base, h, name); settings = settings_from(c, base, recipe, **{k: given[k] for k in names})
+    torch.set_num_threads(threads); h = Home(home); settings = c = None
+    if resume and (run or recipe): raise BadArgument("run and recipe", "not given with --resume", [run and str(run), recipe])
+    given = locals() | dict(data=records and str(records.resolve()), valid=valid and str(valid.resolve()), retain=retain and str(retain.resolve()), crop=crop or None, split=split if split in ("auto", "official", "tenth") else str(Path(split).resolve()))
+    said = {f.name: given[f.name] for f in fields(FinetuneSettings) if f.name in given and f.name not in ("base", "fs") and (not resume if f.name == "data" else ctx.get_parameter_source(f.name).name != "DEFAULT")}
+    if resume: FinetuneSettings.of(resume, **said)                        # it knows its settings: others are refused
+    else: c = choose_model(base, h, name); settings = settings_from(c, base, recipe, **said)
     folder = resume or run or h.runs/time.strftime("%Y%m%d-%H%M%S"); say(f"run {folder}")
     try: done = finetune_job(settings, c, folder, h, bool(resume), device, register, say if as_json else out, out if as_json else lambda row: None)
-    except Interrupted as e: say(f"{e}; go on with: arrhythmia finetune --resume {folder}{where}"); raise typer.Exit(EXIT["interrupted"])
+    except Interrupted as e: say(f"{e}; go on with: arrhythmia finetune --resume {shlex.quote(str(folder))}{next_options(home=home)}"); raise typer.Exit(EXIT["interrupted"])
     if not done: return
     if as_json: return out(done)
     out(f"classifier  {done['classifier']}   validation AUC {done['metrics']['auc']:.4f}")
-    if register: out(f"registered  {done['name']} version {done['version']} as challenger; next: arrhythmia promote HELD_OUT_RECORDS{where}")
+    if register: out(f"registered  {done['name']} version {done['version']} as challenger; next: arrhythmia promote HELD_OUT_RECORDS{next_options(done['name'], home)}")
 
 TUNE_COMMANDS = dict(finetune=finetune)

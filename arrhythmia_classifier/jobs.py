@@ -6,7 +6,7 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/jobs.html.md"""
 
 # %% auto #0
 __all__ = ['SYSTEMS', 'RECIPES', 'score_lines', 'TrainSettings', 'train_datasets', 'settings_of', 'log_fit', 'epoch_line',
-           'train_job']
+           'train_job', 'own_settings']
 
 # %% ../nbs/19a_jobs.ipynb #3657e1a0
 import json, shutil, time
@@ -104,11 +104,15 @@ class TrainSettings:
         if self.crop is not None and self.crop < 1: raise BadArgument("crop", "at least 1 second", self.crop)
 
     @classmethod
-    def of(cls, folder):
-        "Those that a run keeps in its folder."
+    def of(cls, folder, **said):
+        "Those that a run keeps in its folder; `BadArgument` where something else was said."
+        if not (Path(folder)/"settings.json").is_file(): raise BadArgument("resume", "the folder of a run", str(folder))
         known = read_json(Path(folder)/"settings.json")
-        try: return cls(**known)
+        try: s = cls(**known)
         except TypeError as e: raise BadArgument("settings.json", f"what {cls.__name__} takes", str(e)) from None
+        for k, v in said.items():
+            if v != getattr(s, k): raise BadArgument(k, f"{getattr(s, k)!r}, as the run in {folder} was begun, or not given", v)
+        return s
 
     def network(self, n_classes:int)->ModelConfig:
         try: return (ModelConfig if self.size == "full" else ModelConfig.small)(n_classes, self.fs, **self.model)
@@ -223,15 +227,15 @@ def train_job(settings:TrainSettings|None, # None: those of the run that is resu
             if new and not any(folder.rglob("checkpoint.safetensors")): shutil.rmtree(folder, ignore_errors=True)   # a run that could not begin leaves nothing
             raise
 
-def _own_settings(folder): # of a run of `train`
-    known = read_json(folder/"settings.json")
-    if isinstance(known, dict) and "base" in known: raise BadArgument("resume", "the folder of a training; a fine-tuning goes on with arrhythmia finetune --resume", str(folder))
-    return TrainSettings.of(folder)
+def own_settings(folder, **said)->TrainSettings: # of a run; what a user says of them beside
+    "The settings that a run of `train` goes on with."
+    if (p := Path(folder)/"settings.json").is_file() and isinstance(known := read_json(p), dict) and "base" in known: raise BadArgument("resume", "the folder of a training; a fine-tuning goes on with arrhythmia finetune --resume", str(folder))
+    return TrainSettings.of(folder, **said)
 
 def _train_in(ranks, folder, settings, home, resume, device, register, say, on_epoch, vocab, begin, check):
     begun = time.time()
     if ranks.rank: say = lambda *_: None                                  # under torchrun, one process speaks and writes
-    if resume: settings = settings or _own_settings(folder)
+    if resume: settings = settings or own_settings(folder)
     elif (folder/"checkpoint.safetensors").exists(): raise BadArgument("run", "a new folder, or one that is resumed", str(folder))
     elif not ranks.rank: write_json(folder/"settings.json", asdict(settings))            # resolved paths: a run is resumed from anywhere
     s = settings; started = resume and (folder/"checkpoint.safetensors").is_file()   # else it was killed before its first step
