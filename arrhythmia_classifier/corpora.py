@@ -23,7 +23,7 @@ from .dataset import Entry, Rejected, WFDBDataset, rejection, scan, stream_recor
 from .header import as_patient, links_allowed
 from .labels import parse_scp, to_snomed
 from .matlab import matlab_samples, read_matlab
-from .records import Record, read_header, read_id, read_record
+from .records import Record, folder_missed, read_header, read_id, read_record
 
 # %% ../nbs/04b_corpora.ipynb #a79e7dcd
 CHALLENGE_FOLDER = re.compile(r"(wfdb_)?(cpsc(_?2018)?(_?(2|extra))?|chapman(_?shaoxing)?|shaoxing|(chapman_)?ningbo|ga|georgia|ptb-?_?xl|ptb|st_?petersburg(_?incart)?)", re.I)
@@ -88,7 +88,7 @@ def find_corpus(path:str|Path # a folder, a CSV of labels whose folder holds the
 
 def _files(folder, ending): # yields paths below a folder, any order; in linked folders only where links are allowed, each folder once
     seen = set()
-    for at, folders, names in os.walk(folder, followlinks=links_allowed()):
+    for at, folders, names in os.walk(folder, onerror=folder_missed, followlinks=links_allowed()):
         if (real := os.path.realpath(at)) in seen: folders.clear(); continue
         folders[:] = [d for d in folders if d[0] != "."]                          # .git, .snapshot
         seen.add(real); yield from (Path(at, n) for n in names if n.endswith(ending) and n[0] != ".")

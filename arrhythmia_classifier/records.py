@@ -6,10 +6,10 @@ Docs: https://kvnlng.github.io/ArrhythmiaClassifier/records.html.md"""
 
 # %% auto #0
 __all__ = ['LIMB', 'MAX_NAN', 'RAIL_MV', 'RAIL_SHARE', 'Record', 'derive_limb_leads', 'from_leads', 'header_path', 'read_record',
-           'resample', 'resampled', 'check_signal', 'quantise', 'write_record', 'find_records']
+           'resample', 'resampled', 'check_signal', 'quantise', 'write_record', 'folder_missed', 'find_records']
 
 # %% ../nbs/02_records.ipynb #38c8cb23
-import os, struct
+import os, struct, warnings
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -227,12 +227,16 @@ def _whole(headers, files): # without those that are a segment of another; only 
         except (BadRecord, OSError): pass                                 # said when it is read
     return [p for p in headers if p.name not in parts]
 
+def folder_missed(e:OSError): # for `os.walk`
+    "Say that a folder can't be read: what is in it counts nowhere."
+    warnings.warn(f"{e.filename} can't be read ({e.strerror}): the records in it are missing", stacklevel=2)
+
 def find_records(path:str|Path # a folder (searched through), or one record by any of its names
                 )->list:       # paths of headers, sorted
     "Headers of all records at a place, a record of segments as one; no hidden folders (.git, .snapshot), and those behind symbolic links only where `header.links_allowed`."
     path, seen, out = Path(path), set(), []
     if path.is_dir():
-        for folder, inner, files in os.walk(path, followlinks=links_allowed()):
+        for folder, inner, files in os.walk(path, onerror=folder_missed, followlinks=links_allowed()):
             real = os.path.realpath(folder); inner[:] = [] if real in seen else [d for d in inner if d[0] != "."]     # a link may lead back up
             if real not in seen: out += _whole([Path(folder, f) for f in files if f.endswith(".hea") and not f.startswith(".")], files)
             seen.add(real)
