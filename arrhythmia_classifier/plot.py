@@ -173,9 +173,10 @@ def plot_ecg(record:Record,
     ax.add_collection(LineCollection(traces, colors='#101030', linewidths=.8, zorder=3, label='traces',
                                      capstyle='round', joinstyle='round'), autolim=False)
     ax.set(xlim=(x0, x1), ylim=(y0, y1), aspect='equal'); ax.axis('off'); ax.apply_aspect()
-    room = .86*ax.bbox.width*72/ax.figure.dpi*(x1 + 8)/(x1 - x0)                                                       # points, right of the margin; few dots make small letters wider, by up to a seventh
-    lines = (_header(record, start, max(p.t1 for p in ps) - start, offset) if title is None else title, _labelled(record.codes if title is None else (), room) if findings is None else findings)
-    for line, up, weight in zip(lines, (4.5, 9), ('normal', 'bold')):
+    room = .86*ax.bbox.width*72/ax.figure.dpi*(x1 + 8)/(x1 - x0)                       # points; few dots make small letters wider, by up to a seventh
+    head = _header(record, start, max(p.t1 for p in ps) - start, offset) if title is None else title
+    said = findings if findings is not None else _labelled(record.codes, room) if title is None else ''
+    for line, up, weight in zip((head, said), (4.5, 9), ('normal', 'bold')):
         text, size = _fit(line, room, weight); ax.text(-8, y1 - up, text, fontsize=size, weight=weight, zorder=4, clip_on=True, parse_math=False)
     return ax
 
