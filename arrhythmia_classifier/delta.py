@@ -157,6 +157,7 @@ _writer = WriterProperties(compression="ZSTD", compression_level=3, max_row_grou
                            column_properties={"signal": ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE")})
 
 # %% ../nbs/15_delta.ipynb #bbb4bd97
+_hash = re.compile("[0-9A-Fa-f]{64}")
 def _mark(text): return blake2b(str(text or "").encode("utf-8", "replace"), digest_size=8).digest()
 
 def _quoted(s): return "'" + str(s).replace("'", "''") + "'"
@@ -171,11 +172,11 @@ class _Known:
     def load(self):
         self.table, self.ids = open_table(self.path, RECORDS), {}
         for rb in _stream(self.table, ["record_id", "source", "reason", "sha256"]): self.learn(rb)
-        for rb in _stream(self.table, ["record_id", "source", "leads", "fs", "uv_per_lsb", "signal"], "sha256 IS NULL AND reason IS NULL"):
+        for rb in _stream(self.table, ["record_id", "source", "leads", "fs", "uv_per_lsb", "signal"], f"(sha256 IS NULL OR sha256 !~ '^{_hash.pattern}$') AND (reason IS NULL OR reason = '')"):
             for r in rb.to_pylist(): self.ids[r["record_id"]] = bytes.fromhex(content_hash(r["signal"] or b"", r["leads"] or (), r["fs"] or 0, r["uv_per_lsb"] or 0))[:16] + _mark(r["source"])
 
     def learn(self, rb):
-        for i, s, why, sha in zip(*(rb[c].to_pylist() for c in ("record_id", "source", "reason", "sha256"))): self.ids[i] = (b"" if why else bytes.fromhex(sha or "")[:16]) + _mark(s)
+        for i, s, why, sha in zip(*(rb[c].to_pylist() for c in ("record_id", "source", "reason", "sha256"))): self.ids[i] = (b"" if why or not _hash.fullmatch(sha or "") else bytes.fromhex(sha)[:16]) + _mark(s)
 
     def verdict(self, id_, reason, sha): # of a row: new, same, mended or other
         if id_ not in self.ids: return "new"

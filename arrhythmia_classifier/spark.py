@@ -192,10 +192,10 @@ def read_files(batches): # of `FILES`
         for s in range(0, rb.num_rows, 32): yield records_to_batch(map(_read_file, rb.slice(s, 32).to_pylist()))
 
 # %% ../nbs/16_spark.ipynb #950a8eef
-INGEST = _merge(RECORDS, ["record_id"], "t.reason IS NOT NULL AND s.reason IS NULL")
+INGEST = _merge(RECORDS, ["record_id"], "t.reason > '' AND s.reason IS NULL")
 
 def _conflicts(read, there): # rows just read whose content is not that of the table's row of the same id
-    both = read.selectExpr("record_id", "sha256 AS new", "detail").join(there.selectExpr("record_id", "sha256 AS old"), "record_id").where("old IS NOT NULL AND (new IS NULL OR new <> old)")
+    both = read.selectExpr("record_id", "sha256 AS new", "detail").join(there.selectExpr("record_id", "lower(sha256) AS old"), "record_id").where("old RLIKE '^[0-9a-f]{64}$' AND (new IS NULL OR new <> old)")
     return [dict(record_id=i, detail=detail or "another signal") for i, detail in both.select("record_id", "detail").collect()]
 
 def ingest_spark(spark, folder, # an opened `corpora.Folder`, of files that every worker sees
