@@ -157,6 +157,7 @@ _writer = WriterProperties(compression="ZSTD", compression_level=3, max_row_grou
                            column_properties={"signal": ColumnProperties(dictionary_enabled=False, statistics_enabled="NONE")})
 
 # %% ../nbs/15_delta.ipynb #bbb4bd97
+_hash = re.compile("[0-9A-Fa-f]{64}")
 def _mark(text): return blake2b(str(text or "").encode("utf-8", "replace"), digest_size=8).digest()
 
 def _quoted(s): return "'" + str(s).replace("'", "''") + "'"
@@ -164,24 +165,25 @@ def _bounds(rows, c): ends = min_max(rows[c]); return f"t.{c} = s.{c} AND t.{c} 
 
 def _values(rows): return {c: f"s.{c}" for c in rows.schema.names}       # the columns that are ours; others of a table stay as they are
 
+def _kept(sha, labels, source): return bytes.fromhex(sha)[:16] + _mark(" ".join(sorted(set(labels or ())))) + _mark(source)
+
 class _Known:
-    "What a table holds: record id → place in 8 bytes, and before them its content in 16 unless the row is a refusal."
+    "What a table holds: record id → place in 8 bytes, and before them its content in 16 and its labels in 8 unless the row is a refusal."
     def __init__(self, path): self.path = str(path); self.load()
 
     def load(self):
         self.table, self.ids = open_table(self.path, RECORDS), {}
-        for rb in _stream(self.table, ["record_id", "source", "reason", "sha256"]): self.learn(rb)
-        for rb in _stream(self.table, ["record_id", "source", "leads", "fs", "uv_per_lsb", "signal"], "sha256 IS NULL AND reason IS NULL"):
-            for r in rb.to_pylist(): self.ids[r["record_id"]] = bytes.fromhex(content_hash(r["signal"] or b"", r["leads"] or (), r["fs"] or 0, r["uv_per_lsb"] or 0))[:16] + _mark(r["source"])
+        for rb in _stream(self.table, ["record_id", "source", "reason", "sha256", "labels"]): self.learn(rb)
+        for rb in _stream(self.table, ["record_id", "source", "labels", "leads", "fs", "uv_per_lsb", "signal"], f"(sha256 IS NULL OR sha256 !~ '^{_hash.pattern}$') AND (reason IS NULL OR reason = '')"):
+            for r in rb.to_pylist(): self.ids[r["record_id"]] = _kept(content_hash(r["signal"] or b"", r["leads"] or (), r["fs"] or 0, r["uv_per_lsb"] or 0), r["labels"], r["source"])
 
     def learn(self, rb):
-        for i, s, why, sha in zip(*(rb[c].to_pylist() for c in ("record_id", "source", "reason", "sha256"))): self.ids[i] = (b"" if why else bytes.fromhex(sha or "")[:16]) + _mark(s)
+        for i, s, why, sha, labels in zip(*(rb[c].to_pylist() for c in ("record_id", "source", "reason", "sha256", "labels"))): self.ids[i] = _mark(s) if why or not _hash.fullmatch(sha or "") else _kept(sha, labels, s)
 
-    def verdict(self, id_, reason, sha): # of a row: new, same, mended or other
-        if id_ not in self.ids: return "new"
-        there = self.ids[id_][:-8]
-        if not there: return "same" if reason else "mended"
-        return "same" if not reason and bytes.fromhex(sha)[:16] == there else "other"
+    def verdict(self, id_, reason, sha, labels): # of a row: new, same, mended, or a conflict
+        if (there := self.ids.get(id_)) is None: return "new"
+        if len(there) == 8: return "same" if reason else "mended"
+        return "another signal" if reason or there[:16] != bytes.fromhex(sha)[:16] else "same" if there[:24] == _kept(sha, labels, "")[:24] else "other labels"
 
     def append(self, rows):
         v = self.table.version(); wide = pa.table({f.name: rows[f.name] if f.name in rows.schema.names else pa.nulls(rows.num_rows, f.type) for f in pa.schema(self.table.schema().to_arrow())})
@@ -212,7 +214,7 @@ def ingest(items,           # of `Record`s, `Rejected`s, `Entry`s or paths of WF
     def todo():
         nonlocal more
         for item in progress(items, "ingest", total, "records"):
-            if quick and known.ids.get(_item_id(item), b"")[-24:][16:] == _mark(_item_source(item)): out["records"] += 1; out["skipped"] += 1
+            if quick and known.ids.get(_item_id(item), b"")[-32:][24:] == _mark(_item_source(item)): out["records"] += 1; out["skipped"] += 1
             else: yield item
         more = False
     for rb in spread(partial(_reading, read), _groups(todo(), min(16, chunk)), workers, stop):
@@ -232,8 +234,8 @@ def _once(rb, seen, out): # rows without those whose id came before in this run
     return rb if all(keep) else rb.filter(pa.array(keep))
 
 def _commit(known, held, out): # one commit of what is new, and one of what is mended
-    rows = pa.Table.from_batches(held); columns = [rows[c].to_pylist() for c in ("record_id", "reason", "sha256", "detail")]
-    def chosen(verdict): return rows.filter(pa.array([known.verdict(i, why, sha) == verdict for i, why, sha, _ in zip(*columns)]))
+    rows = pa.Table.from_batches(held); each = list(zip(*(rows[c].to_pylist() for c in ("record_id", "reason", "sha256", "labels", "detail"))))
+    def chosen(verdict): return rows.filter(pa.array([known.verdict(*r[:4]) == verdict for r in each]))
     def write(verdict, how):
         def attempt():
             some = chosen(verdict)                                                          # anew at each try: others may have brought some of it
@@ -242,12 +244,12 @@ def _commit(known, held, out): # one commit of what is new, and one of what is m
             except CommitFailedError: known.load(); raise
             return some
         with _writing(known.path, rows.nbytes + (1 << 20)): return _retry(attempt)
-    stands = [known.verdict(i, why, sha) for i, why, sha, _ in zip(*columns)]
+    stands = [known.verdict(*r[:4]) for r in each]
     mended, new = write("mended", known.replace_refused), write("new", known.append)
     done = {*mended["record_id"].to_pylist(), *new["record_id"].to_pylist()}; out["mended"] += mended.num_rows; out["added"] += new.num_rows
-    for (i, why, sha, detail), before in zip(zip(*columns), stands):
+    for (i, why, *more, detail), before in zip(each, stands):
         if i in done: why and _reject(out, i, why, detail)
-        elif (v := before if before != "new" else known.verdict(i, why, sha)) == "other": out["other_content"] += 1; out["conflicts"].append(dict(record_id=i, detail=detail or "another signal"))
+        elif (v := before if before != "new" else known.verdict(i, why, *more)) in ("another signal", "other labels"): out["other_content"] += 1; out["conflicts"].append(dict(record_id=i, detail=detail or v))
         else: out["skipped"] += 1
 
 # %% ../nbs/15_delta.ipynb #f3fc13c3

@@ -192,10 +192,10 @@ def read_files(batches): # of `FILES`
         for s in range(0, rb.num_rows, 32): yield records_to_batch(map(_read_file, rb.slice(s, 32).to_pylist()))
 
 # %% ../nbs/16_spark.ipynb #950a8eef
-INGEST = _merge(RECORDS, ["record_id"], "t.reason IS NOT NULL AND s.reason IS NULL")
+INGEST = _merge(RECORDS, ["record_id"], "t.reason > '' AND s.reason IS NULL")
 
 def _conflicts(read, there): # rows just read whose content is not that of the table's row of the same id
-    both = read.selectExpr("record_id", "sha256 AS new", "detail").join(there.selectExpr("record_id", "sha256 AS old"), "record_id").where("old IS NOT NULL AND (new IS NULL OR new <> old)")
+    both = read.selectExpr("record_id", "sha256 AS new", "detail").join(there.selectExpr("record_id", "lower(sha256) AS old"), "record_id").where("old RLIKE '^[0-9a-f]{64}$' AND (new IS NULL OR new <> old)")
     return [dict(record_id=i, detail=detail or "another signal") for i, detail in both.select("record_id", "detail").collect()]
 
 def ingest_spark(spark, folder, # an opened `corpora.Folder`, of files that every worker sees
@@ -208,9 +208,10 @@ def ingest_spark(spark, folder, # an opened `corpora.Folder`, of files that ever
     files |= {e.record_id: dict(record_id=e.record_id, where=place(e.where), codes=list(e.codes), patient_id=e.patient_id) for e in folder.entries}
     frame = lambda rows: spark.createDataFrame(pa.Table.from_pylist(rows, FILES)); read = lambda rows: frame(rows).repartition(max(1, min(1000, len(rows)//64))).mapInArrow(read_files, ddl(RECORDS))
     listed = frame([*files.values()]).select("record_id") if files else None
-    state = lambda: {r[0]: r[1:] for r in there.join(listed, "record_id", "left_semi").select("record_id", "source", "reason", "detail").collect()} if files else {}
+    state = lambda: {r[0]: r[1:] for r in there.join(listed, "record_id", "left_semi").select("record_id", "source", "reason", "detail", "labels").collect()} if files else {}
     old = state(); new = [f for i, f in files.items() if i not in old or old[i][1] and not f.get("reason")]
     moved = [f for i, f in files.items() if f.get("where") and i in old and not old[i][1] and old[i][0] != as_text(os.fsdecode(f["where"]))]; conflicts = _conflicts(read(moved), there) if moved else []
+    told = {c["record_id"] for c in conflicts}; conflicts += [dict(record_id=i, detail="other labels") for i, f in files.items() if f.get("where") and i in old and not old[i][1] and i not in told and {*f["codes"]} != {*(old[i][3] or ())}]
     if new:
         read(new).createOrReplaceTempView("arrhythmia_ingest")
         spark.sql(INGEST.format(table=relation(table), new="arrhythmia_ingest")).collect()
