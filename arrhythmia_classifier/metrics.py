@@ -95,6 +95,7 @@ def evaluate(y:np.ndarray,          # 0 or 1, `(N, C)`
     y, p = np.asarray(y), np.asarray(p, float)
     if n_boot < 1: raise BadArgument("n_boot", "at least 1", n_boot)
     if y.shape != p.shape or y.shape[1:] != (len(vocab),) or not len(y): raise BadArgument("y and p", f"of one shape (N, {len(vocab)})", (y.shape, p.shape))
+    if not np.isin(y, (0, 1)).all(): raise BadArgument("y", "of 0 and 1", f"{int((~np.isin(y, (0, 1))).sum())} numbers that are neither")
     if not np.isfinite(p).all(): raise BadArgument("p", "finite", f"{int((~np.isfinite(p)).sum())} numbers that are not")
     groups = np.arange(len(y)) if groups is None else groups; thresholds = np.broadcast_to(thresholds, len(vocab))
     hit = p >= thresholds if hit is None else np.asarray(hit, bool)
@@ -157,6 +158,8 @@ def operating_points(y, s)->tuple: # truth and scores `(N,)` -> thresholds, stri
 def epoch_scores(y, logits)->dict: # `(N, C)` each -> macro auc, ap, f1
     "Macro ROC-AUC, average precision and best F1 over the classes that have both sides."
     y, z = np.asarray(y), np.asarray(logits, float)
+    for k, v in dict(y=y, logits=z).items():
+        if not np.isfinite(v).all(): raise BadArgument(k, "finite", f"{int((~np.isfinite(v)).sum())} numbers that are not")
     keep = np.flatnonzero((y > .5).any(0) & (y < .5).any(0))
     if not len(keep): raise ECGError(f"none of the classes has both positives and negatives among the {len(y)} validation records")
     def best_f1(y, s): _, tp, called = operating_points(y, s); return (2*tp/(called + (y > .5).sum())).max()
