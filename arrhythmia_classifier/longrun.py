@@ -47,8 +47,10 @@ def save_checkpoint(path, tensors:dict, state:dict):
 
 def load_checkpoint(path)->tuple: # (tensors, state)
     "Read what `save_checkpoint` wrote."
-    from safetensors import safe_open
-    with safe_open(path, "pt") as f: return {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["state"])
+    from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, "pt") as f: return {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()["state"])
+    except (SafetensorError, TypeError, KeyError, ValueError) as e: raise ECGError(f"{Path(path).name} in {Path(path).parent} is damaged, or no checkpoint of a training ({type(e).__name__}: {e})") from None
 
 # %% ../nbs/09f_longrun.ipynb #5a05c1c7
 class Busy(ECGError):

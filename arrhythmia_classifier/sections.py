@@ -76,7 +76,7 @@ def subgroup_section(results:dict)->tuple:
     shown = any(g["auc"] is not None for r in results.values() for g in r["groups"])
     return section("For whom is it good", table(["Group", "Patients", "Records", "Findings scored", "Mean ROC-AUC", "Difference", "Warning"], rows,
         f"A finding is scored in a group that has {first['least']} positives and {first['least']} negatives. "
-        f"The difference from the largest group ({reference}) is over the findings that both can score. Intervals are of {first['level']:.0%}."),
+        f"The difference from the largest known group ({reference}) is over the findings that both can score. Intervals are of {first['level']:.0%}."),
         *([figure(plot_subgroups(results), "Mean ROC-AUC of every group with its interval; the numbers stand in the table above",
                   "Hollow: the group has a warning.")] if shown else []))
 

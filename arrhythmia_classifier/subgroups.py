@@ -48,7 +48,7 @@ def subgroup_metrics(y:np.ndarray,       # 0 or 1, `(N, C)`
                      vocab:Vocabulary,
                      member,             # name of each record's group, `(N,)`, see `age_band` and `group_name`
                      groups=None,        # patient of each record; None: every record by itself
-                     reference:str|None=None, # group that the others are compared with; None: the one of most records
+                     reference:str|None=None, # group that the others are compared with; None: the known one of most records
                      n_boot:int=1000, level:float=.9, seed:int=0, # of the percentile intervals
                      least:int=10, patients:int=20, # the rules above
                     )->dict:             # JSON-able: `groups` (one row each, the largest first), `differences`, `reference` and the settings
@@ -60,7 +60,7 @@ def subgroup_metrics(y:np.ndarray,       # 0 or 1, `(N, C)`
     if least < 1: raise BadArgument("least", "at least 1", least)
     groups = np.arange(N) if groups is None else np.asarray(groups)
     names, sizes = np.unique(member, return_counts=True); names = names[np.argsort(-sizes, kind="stable")].tolist()
-    reference = names[0] if reference is None else reference
+    reference = next((g for g in names if g != "unknown"), names[0]) if reference is None else reference
     if reference not in names: raise BadArgument("reference", f"one of {', '.join(names)}", reference)
     rows = {g: np.flatnonzero(member == g) for g in names}; pos = {g: y[i].sum(0) for g, i in rows.items()}
     both = {g: np.minimum(pos[g], len(i) - pos[g]) for g, i in rows.items()}; counts = {g: both[g] >= least for g in names}

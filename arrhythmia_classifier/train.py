@@ -62,7 +62,7 @@ class TrainConfig:
 def lr_at(step:int, total:int, c:TrainConfig)->float:
     "Learning rate of a step, `0 <= step < total`."
     cosine = lambda a, b, t: b + (a - b) * (1 + math.cos(math.pi*t)) / 2
-    if c.schedule == "constant": return c.lr
+    if c.schedule == "constant" or total == 1: return c.lr             # a single step is neither rise nor end
     if c.schedule == "cosine": return cosine(c.lr, 0, step/total)
     up = .3*total - 1
     if step <= up: return cosine(c.lr/25, c.lr, step/up)
