@@ -45,5 +45,6 @@ def model_first(words,      # of a command line
                )->tuple:    # model or None, list of Paths
     "Model and records of a command line."
     first, *rest = map(str, words)
-    known = first.endswith(".onnx") or (Path(first)/"card.json").is_file() or not Path(first).exists() and first in (*shipped(), "champion", "challenger")
+    named = (first in (*shipped(), "champion", "challenger") or first.isdecimal()) and not Path(first).exists() and not any(Path().glob(f"{first}.*"))   # 100 may be the record 100.hea
+    known = named or first.endswith(".onnx") or (Path(first)/"card.json").is_file()
     return (first, [Path(w) for w in rest]) if rest and model is None and known else (model, [Path(w) for w in words])

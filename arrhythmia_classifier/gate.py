@@ -103,6 +103,8 @@ def _compare(a, b, records, margin, level, n_boot, seed, guard, least, tolerance
     s = score_both(a, b, records)
     if not s["y"].size: raise ECGError("no labelled record that both models can read, of classes that both know")
     if (n := len(set(s["groups"]))) < PATIENTS: raise ECGError(f"the gate needs records of {PATIENTS} patients or more, the {len(s['y'])} usable ones are of {n}")
+    if not ((s["y"] > .5).any(0) & (s["y"] < .5).any(0)).any():
+        raise ECGError(f"no class of both models ({', '.join(s['codes'][:3])} …) has positives and negatives among the {len(s['y'])} usable records: are they labelled in other words than the models'?")
     c = compare_auc(s["y"], s["p_a"], s["p_b"], s["groups"], n_boot=n_boot, level=level, seed=seed)
     columns, lost, rare = guarded_columns(guard, a, s, least)
     guarded = [dict(abbr=s["abbrs"][g["column"]], code=s["codes"][g["column"]], **{k: v for k, v in g.items() if k != "column"}) for g in guard_intervals(c, columns, level, tolerance)]
@@ -117,7 +119,7 @@ def _unmoved(home, name, **then): # alias=version or None; under the lock
         if (now := version_of(home, name, alias)) != was: raise Busy(f"the {alias} of {name} was version {was or 'none'} and now is {now or 'none'}: somebody moved it meanwhile; nothing was changed, ask again")
 
 def promote(home:Home,
-            records=(),         # held-out labelled `Record`s; only needed where there is a champion
+            records=None,       # held-out labelled `Record`s; only needed where there is a champion
             name:str=MODEL,
             margin:float=0.,    # macro ROC-AUC by which the challenger must be better
             level:float=.95,    # of the interval, and of all guarded classes' intervals together
@@ -142,6 +144,7 @@ def promote(home:Home,
     if back and not again: out |= dict(decision="kept", why=f"it was rolled back at {back}"); return out
     said = dict(promoted=True, why="there is no champion")
     if old is not None:
+        if records is None: raise BadArgument("RECORDS", f"given, as version {old} is the champion: held-out labelled records", None)
         said, figures = _compare(load_classifier(home, name, version=old), load_classifier(home, name, version=new), records, margin, level, n_boot, seed, guard, least, tolerance, refuse_more)
         out |= figures
     out |= dict(decision="promoted" if said["promoted"] else "kept", why=said["why"])

@@ -31,7 +31,7 @@ def next_options(name=MODEL_NAME, home=None)->str: # as they were given
     "What a next command must be told beside its defaults, quoted for a shell."
     return "".join(f" --{k} {shlex.quote(str(v))}" for k, v in dict(name=name if name != MODEL_NAME else None, home=home).items() if v)
 
-def promote(records: Annotated[Optional[Path], typer.Argument(metavar="[RECORDS]", help="Held-out labelled records: any source. Not needed while there is no champion.", show_default=False)] = None,
+def promote(records: Annotated[Optional[Path], typer.Argument(metavar="[RECORDS]", help="Held-out records, labelled in the classifiers' words: any source. Not needed while there is no champion.", show_default=False)] = None,
             margin: Annotated[float, typer.Option(min=0, help="Macro ROC-AUC by which the challenger must be better.")] = 0.,
             guard: Annotated[Optional[str], typer.Option(help="Codes or abbreviations, with commas, of the findings that must not get worse, of which 5 positives and 5 negatives are needed; none: no guard [default: every finding with 20 positives and 20 negatives].")] = None,
             tolerance: Annotated[Optional[float], typer.Option(min=0, help="A guarded finding must be shown not to lose more ROC-AUC than this [default: it must not be shown to lose any].")] = None,
@@ -54,7 +54,7 @@ def promote(records: Annotated[Optional[Path], typer.Argument(metavar="[RECORDS]
     from arrhythmia_classifier.tracking import Home
     torch.set_num_threads(threads); guarded = None if guard is None else [] if guard == "none" else [g.strip() for g in guard.split(",") if g.strip()]
     if guarded == [] and guard != "none": raise BadArgument("guard", "codes or abbreviations with commas, or none", guard)     # an empty variable of a script is not "none"
-    r = gate(Home(home), (o for o in (stream(records) if records else ()) if not isinstance(o, Rejected)), name, margin, n_boot=n_boot, seed=seed, dry_run=dry_run, guard=guarded, tolerance=tolerance, refuse_more=refuse_more, again=again)
+    r = gate(Home(home), records and (o for o in stream(records) if not isinstance(o, Rejected)), name, margin, n_boot=n_boot, seed=seed, dry_run=dry_run, guard=guarded, tolerance=tolerance, refuse_more=refuse_more, again=again)
     if as_json: return out(r)
     for l in gate_lines(r): out(l)
 

@@ -9,7 +9,7 @@ __all__ = ['MODEL', 'MODEL_CODE', 'Home', 'flat_metrics', 'model_signature', 'ch
            'load_classifier']
 
 # %% ../nbs/13_tracking.ipynb #85dfddc8
-import logging, os, re, tempfile, time
+import logging, os, re, tempfile, textwrap, time
 from contextlib import redirect_stderr
 from dataclasses import asdict
 from importlib.metadata import version as installed
@@ -29,7 +29,7 @@ _settings = dict(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", MLFLOW_AL
                  GIT_PYTHON_REFRESH="quiet", MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK="true", MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false")
 
 def _unusable(home, e): # as one line, without a password in an address
-    return ECGError(re.sub(r"//[^/@ ]*@", "//", f"the registry {home.registry_uri} can't be used: {' '.join(str(e.message).split())[:300]}"))
+    return ECGError(re.sub(r"//[^/@ ]*@", "//", f"the registry {home.registry_uri} can't be used: {textwrap.shorten(str(e.message), 300, placeholder=' …')}"))
 
 class Home:
     "The folder with a project's registry, tables and runs."
