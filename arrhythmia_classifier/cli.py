@@ -128,7 +128,7 @@ def _new_run(home):
 
 # %% ../nbs/20_cli.ipynb #5adff4c0
 @app.command()
-def evaluate(args: Annotated[list[str], typer.Argument(metavar="[MODEL] DATA...", help="Labelled records: folders, packs, Delta tables, CSVs of labels; before them a model, as for --model.", show_default=False)],
+def evaluate(args: Annotated[list[str], typer.Argument(metavar="[MODEL] DATA...", help="Labelled records: folders, packs, Delta tables, CSVs of labels; before them a model: a folder, an .onnx file, ptbxl, champion, challenger or a version.", show_default=False)],
              model: AnyModelOpt = None, to: Annotated[Optional[Path], typer.Option("--out", help="Folder for metrics.json, predictions.parquet, report.html and MODEL_CARD.md.")] = None,
              n_boot: BootOpt = 1000, seed: SeedOpt = 0, rate: RateOpt = None,
              threads: ThreadsOpt = 1, device: DeviceOpt = None, name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
@@ -175,7 +175,7 @@ def hold_out(run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of 
 
 # %% ../nbs/20_cli.ipynb #ba4f51d6
 @app.command()
-def predict(records: Annotated[list[str], typer.Argument(metavar="[MODEL] RECORDS...", help="Folders of records, single records, packs, Delta tables; a model may stand before them.", show_default=False)],
+def predict(records: Annotated[list[str], typer.Argument(metavar="[MODEL] RECORDS...", help="Folders of records, single records, packs, Delta tables; before them a model: a folder, an .onnx file, ptbxl, champion, challenger or a version.", show_default=False)],
             model: AnyModelOpt = None, risk: Annotated[Optional[float], typer.Option(help="Also say which findings are present, and which can't be told, at this risk of missing one or calling one: 0.05, 0.1 or 0.2.")] = None,
             batch_size: BatchOpt = 32, threads: ThreadsOpt = 1, device: DeviceOpt = None,
             name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
@@ -210,7 +210,7 @@ def timeline(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One 
              window: Annotated[float, typer.Option(help="Seconds that are read at a time, as long as the records that the classifier knows.")] = 10.,
              hop: Annotated[float, typer.Option(help="Seconds from one window to the next.")] = 5.,
              gap: Annotated[float, typer.Option(help="Seconds below the threshold that do not end an episode.")] = 10.,
-             least: Annotated[float, typer.Option(help="Seconds that an episode lasts at least.")] = 5.,
+             least: Annotated[float, typer.Option(help="Seconds that an episode lasts at least; in a shorter recording, all of it.")] = 5.,
              model: AnyModelOpt = None, threads: ThreadsOpt = 1, device: DeviceOpt = None, name: NameOpt = MODEL_NAME, home: HomeOpt = None, as_json: JsonOpt = False):
     """What is found in a long recording, and when: a day of ECG in bounded memory.
 
@@ -221,9 +221,9 @@ def timeline(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One 
     """
     from arrhythmia_classifier.choose import choose_model
     from arrhythmia_classifier.tracking import Home
-    from arrhythmia_classifier.timeline import predict_timeline
+    from arrhythmia_classifier.timeline import check_episodes, predict_timeline
     if to and to.suffix not in (".csv", ".json"): raise BadArgument("--out", "a name that ends in .csv or .json", to.name)
-    _threads(threads); t = predict_timeline(choose_model(model, Home(home), name, device, threads), record, window, hop); found = t.episodes(gap, least)
+    check_episodes(gap, least); _threads(threads); t = predict_timeline(choose_model(model, Home(home), name, device, threads), record, window, hop); found = t.episodes(gap, least)
     if to: t.write(to, gap=gap, least=least)
     if as_json:
         for e in found: out(dict(record=t.record_id, start=e.start, end=e.end, finding=e.code, name=name_of(e.code), mean=round(e.mean, 4), peak=round(e.peak, 4)))
@@ -233,9 +233,9 @@ def timeline(record: Annotated[Path, typer.Argument(metavar="RECORD", help="One 
         for a, b, why, detail in t.rejected: out(f"{_clock(a)} to {_clock(b)}  not read: {why}: {detail}")
     if (whole := t.summary()).status == "rejected": say("nothing could be read"); raise typer.Exit(1)
     if whole.warning: say(f"unlike the training data: {whole.warning}")
-    if not found and not as_json: out("no finding reaches its threshold")
+    if not found and not as_json: out(f"no episode of {min(least, t.edges[-1]):g} s or more")
 
-def _clock(s): return f"{int(s)//3600:02d}:{int(s)//60%60:02d}:{s%60:04.1f}"
+def _clock(s): s = round(s, 1); return f"{int(s)//3600:02d}:{int(s)//60%60:02d}:{s%60:04.1f}"
 
 # %% ../nbs/20_cli.ipynb #1674345a
 for _name, _command in TABLE_COMMANDS.items(): app.command(_name)(_command)
