@@ -82,6 +82,7 @@ def _walk(o): # every (key, value) of nested JSON
     elif isinstance(o, list):
         for v in o: yield from _walk(v)
 
+# %% ../nbs/10c_pt2.ipynb #117f9dd0
 def _unzipped(data, file): # name -> content; nothing that takes more room than the archive itself
     try: z = zipfile.ZipFile(io.BytesIO(data)); infos = z.infolist()
     except Exception as e: _refuse(file, f"it can't be opened ({e})")
@@ -100,6 +101,7 @@ def _look(name, content, file): # at one member
         if k in ("in_spec", "out_spec") and v and not (json.loads(v)[0] == 1 and _plain(json.loads(v)[1])): _refuse(file, f"it has the {k} {v[:200]}")
         if k == "expr_str" and not _sizes.fullmatch(str(v)): _refuse(file, f"it evaluates {v!r}")
 
+# %% ../nbs/10c_pt2.ipynb #667c46e3
 def check_pt2(archive,        # path, or its bytes
              )->io.BytesIO:   # the archive written anew, of what was looked at and nothing else: only this may be loaded
     "Raise `ECGError` unless the archive holds nothing that could run when it is loaded or called."
