@@ -151,7 +151,7 @@ def class_table(metrics:dict # of `metrics.evaluate`
     rows = [[c["name"], Html(f"{c['n_positive']}<small>{c['prevalence']:.1%}</small>"), *[cell(c, k) for k in MEASURES], c["threshold"]] for c in metrics["classes"]]
     if metrics["macro"]: rows.append(["Mean of the scored classes", None, *[cell(metrics["macro"], k) for k in MEASURES], None])
     caption = (f"{metrics['n_records']} records of {metrics['n_groups']} patients; under the positives their share, under each score the {metrics['level']:.0%} interval by bootstrap over patients "
-               f"({metrics['n_boot']} resamples).")
+               f"({metrics['n_boot']} resamples; of a share on which all agree, Wilson's).")
     if metrics["skipped"]: caption += " Not scored, for want of positives or negatives: " + ", ".join(map(name_of, metrics["skipped"])) + "."
     return table(["Finding", "Positive", *MEASURES.values(), "Threshold"], rows, caption)
 
